@@ -1,0 +1,59 @@
+# What one may ask of this tree. `make help` lists it.
+SHELL := /bin/bash
+GO ?= go
+export CGO_ENABLED = 0
+LINT := .build/golangci-lint
+TESTFLAGS ?=
+
+.PHONY: help deps build demo test race e2e lint bench crash fuzz golden-check clean
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | column -t -s '	'
+
+deps: ## install the Debian packages that build, tests and demo use; starts no service
+	@tools/deps.sh install
+
+build: ## .build/slipway
+	@mkdir -p .build
+	$(GO) build -o .build/slipway ./cmd/slipway
+
+demo: build ## the whole job on this machine, in a temporary place
+	@tools/deps.sh check demo || tools/deps.sh install demo
+	.build/slipway demo
+
+test: ## all tests; needs root (mounts, loop devices)
+	@tools/as-root.sh
+	@tools/deps.sh check test || tools/deps.sh install test
+	$(GO) vet ./...
+	$(GO) test -timeout 10m $(TESTFLAGS) ./...
+
+race: ## all tests under the race detector (needs gcc)
+	@tools/as-root.sh
+	CGO_ENABLED=1 $(GO) test -race -timeout 30m $(TESTFLAGS) ./...
+
+e2e: ## whole-system tests, long forms
+	@tools/as-root.sh
+	$(GO) test -timeout 30m -v ./e2e -full $(TESTFLAGS)
+
+crash: ## the kill runs at full count
+	@tools/as-root.sh
+	$(GO) test -timeout 30m -v -run 'Kill' ./e2e -full $(TESTFLAGS)
+
+fuzz: ## every decoder's fuzz target for FUZZTIME (20s) each
+	@tools/fuzz.sh $${FUZZTIME:-20s}
+
+lint: $(LINT) ## formatting, vet, linters, import directions, module files
+	@test -z "$$(gofmt -l . | tee /dev/stderr)"
+	$(GO) mod tidy -diff
+	$(LINT) run ./...
+
+$(LINT): tools/golangci/go.mod
+	@mkdir -p .build
+	$(GO) build -modfile=tools/golangci/go.mod -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+bench: build ## the tables of README, beside restic and lsyncd from Debian
+	@tools/as-root.sh
+	@tools/deps.sh check bench || tools/deps.sh install bench
+	$(GO) test -timeout 60m -run 'TestBench' -v ./e2e -bench-tables $(TESTFLAGS)
+
+clean: ## remove what was built
+	rm -rf .build
