@@ -1,0 +1,88 @@
+// Package state names what a node keeps below its state directory, and reads and writes the volume's identity there.
+//
+//	node.key        the node's Ed25519 key (0600), node.key.pub beside it
+//	volume.json     volume name and id
+//	volume.secret   the volume's secret (0600)
+//	journal/        what the mount process wrote and the spooler has not sealed yet
+//	catalog.db      the tree as last sealed, and the chunk index
+//	spool/          the node's own store, unless the configuration puts it elsewhere
+//	lock            held by the supervisor
+//	control.sock    answers of the running daemon
+//	status.json     its last answer
+//
+// After a crash: volume.json and volume.secret are whole or absent; without them the node cannot seal.
+package state
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"slipway/internal/batch"
+	"slipway/internal/durable"
+)
+
+// Dir is a node's state directory.
+type Dir string
+
+// ErrNotInitialised: the state directory has no volume; `slipway init` makes it.
+var ErrNotInitialised = errors.New("state directory holds no volume: run slipway init")
+
+// NodeKey is the node's signing key.
+func (d Dir) NodeKey() string { return filepath.Join(string(d), "node.key") }
+
+// Secret is the volume's secret.
+func (d Dir) Secret() string { return filepath.Join(string(d), "volume.secret") }
+
+// Journal is the directory of the operations log.
+func (d Dir) Journal() string { return filepath.Join(string(d), "journal") }
+
+// Catalog is the bbolt file.
+func (d Dir) Catalog() string { return filepath.Join(string(d), "catalog.db") }
+
+// Spool is the node's own store where the configuration names none.
+func (d Dir) Spool() string { return filepath.Join(string(d), "spool") }
+
+// Lock is held by the supervisor.
+func (d Dir) Lock() string { return filepath.Join(string(d), "lock") }
+
+func (d Dir) volumeFile() string { return filepath.Join(string(d), "volume.json") }
+
+// Volume is the identity of the volume that a primary owns.
+type Volume struct {
+	Format int            `json:"format"`
+	Name   string         `json:"volume"`
+	ID     batch.VolumeID `json:"volume_id"`
+}
+
+// WriteVolume notes a new volume; fs.ErrExist if there is one.
+func (d Dir) WriteVolume(v Volume) error {
+	v.Format = 1
+	data, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode volume identity: %w", err)
+	}
+	return durable.CreateExclusive(d.volumeFile(), append(data, '\n'), 0o600)
+}
+
+// ReadVolume reads it; ErrNotInitialised if there is none.
+func (d Dir) ReadVolume() (Volume, error) {
+	data, err := os.ReadFile(d.volumeFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		return Volume{}, fmt.Errorf("%s: %w", d, ErrNotInitialised)
+	}
+	if err != nil {
+		return Volume{}, fmt.Errorf("read volume identity: %w", err)
+	}
+	var v Volume
+	if err := json.Unmarshal(data, &v); err != nil {
+		return Volume{}, fmt.Errorf("read volume identity %s: %w", d.volumeFile(), err)
+	}
+	if v.Format != 1 {
+		return Volume{}, fmt.Errorf("read volume identity %s: format %d is newer than this slipway", d.volumeFile(), v.Format)
+	}
+	return v, nil
+}
