@@ -1,0 +1,49 @@
+package fusefs
+
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// decideMode decides at the first open of an inode who reads and writes it. It is called with n.mu held, and that lock
+// belongs to one inode only, so a slow registration holds up nobody else.
+func (f *filesystem) decideMode(n *node, fd int, how openHow, st *unix.Statx_t) {
+	n.io, n.backing = ioServed, 0
+	if !f.passthrough || n.kind != unix.S_IFREG || privileged(fd, st) {
+		return
+	}
+	if how.write() && how.flags&unix.O_NONBLOCK != 0 {
+		// The kernel opens the file below with the same flags, and that fails while somebody probes it with a lease.
+		return
+	}
+	id, err := f.registerBacking(fd)
+	if err != nil {
+		// Too deep a stack of file systems, no memory: it concerns this inode, until it is opened anew.
+		f.log.Debug("passthrough refused", "node", n.id, "err", err)
+		return
+	}
+	n.io, n.backing = ioPassthrough, id
+}
+
+// endMode forgets the decision at the last release. Called with n.mu held.
+func (f *filesystem) endMode(n *node) {
+	if n.io == ioPassthrough {
+		f.server.UnregisterBackingFd(n.backing)
+	}
+	n.io, n.backing = ioNone, 0
+}
+
+// registerBacking tells the kernel of a file it may read and write by itself. It will do so with the credentials of this
+// moment, and those must not hold suid and sgid on (killpriv.go).
+func (f *filesystem) registerBacking(fd int) (int32, error) {
+	var id int32
+	err := f.creds.withoutFsetid(0, func() error {
+		var errno unix.Errno
+		id, errno = f.server.RegisterBackingFd(&fuse.BackingMap{Fd: int32(fd)})
+		if errno != 0 {
+			return errno
+		}
+		return nil
+	})
+	return id, err
+}

@@ -1,0 +1,144 @@
+package fusefs
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"slipway/internal/journal"
+)
+
+const (
+	// ownXattrs are answered by slipway itself: readable, never listed, never set.
+	ownXattrs  = "user.slipway."
+	stageXattr = ownXattrs + "stage"
+
+	stageTimeout = 50 * time.Millisecond
+
+	defaultACLXattr = "system.posix_acl_default"
+)
+
+// GetXAttr reads one extended attribute; ACLs are extended attributes.
+func (f *filesystem) GetXAttr(_ <-chan struct{}, in *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
+	n, err := f.nodes.get(in.NodeId)
+	if err != nil {
+		return 0, status(err)
+	}
+	if strings.HasPrefix(name, ownXattrs) {
+		return f.ownXattr(n, name, dest)
+	}
+	size, err := unix.Getxattr(procPath(n.fd), name, dest)
+	return uint32(max(size, 0)), status(err)
+}
+
+// ownXattr asks the spooler where the file stands, for a short time: the mount never depends on it.
+func (f *filesystem) ownXattr(n *node, name string, dest []byte) (uint32, fuse.Status) {
+	if name != stageXattr || f.opt.Stage == nil || n.foreign {
+		return 0, fuse.ENODATA
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stageTimeout)
+	defer cancel()
+	stage, err := f.opt.Stage(ctx, f.nodes.path(n))
+	if err != nil || stage == "" {
+		return 0, fuse.ENODATA
+	}
+	if len(dest) > 0 && len(dest) < len(stage) {
+		return 0, fuse.ERANGE
+	}
+	copy(dest, stage)
+	return uint32(len(stage)), fuse.OK
+}
+
+// ListXAttr lists the names. trusted.* are for root's eyes, as below.
+func (f *filesystem) ListXAttr(_ <-chan struct{}, in *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
+	n, err := f.nodes.get(in.NodeId)
+	if err != nil {
+		return 0, status(err)
+	}
+	names, err := listXattrs(n.fd)
+	if err != nil {
+		return 0, status(err)
+	}
+	var shown []byte
+	for name := range bytes.SplitAfterSeq(names, []byte{0}) {
+		if bytes.HasPrefix(name, []byte(ownXattrs)) || in.Uid != 0 && bytes.HasPrefix(name, []byte("trusted.")) {
+			continue
+		}
+		shown = append(shown, name...)
+	}
+	if len(dest) == 0 {
+		return uint32(len(shown)), fuse.OK
+	}
+	if len(shown) > len(dest) {
+		return uint32(len(shown)), fuse.ERANGE
+	}
+	return uint32(copy(dest, shown)), fuse.OK
+}
+
+func listXattrs(fd int) ([]byte, error) {
+	path := procPath(fd)
+	for {
+		size, err := unix.Listxattr(path, nil)
+		if err != nil || size == 0 {
+			return nil, err
+		}
+		buf := make([]byte, size)
+		size, err = unix.Listxattr(path, buf)
+		if err == unix.ERANGE { //nolint:errorlint // a bare errno from the system call just made
+			continue // it grew in between
+		}
+		return buf[:max(size, 0)], err
+	}
+}
+
+// SetXAttr sets one. An ACL set by someone outside the file's group takes sgid away.
+func (f *filesystem) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name string, value []byte) fuse.Status {
+	n, err := f.nodes.get(in.NodeId)
+	if err != nil {
+		return status(err)
+	}
+	if strings.HasPrefix(name, ownXattrs) {
+		return fuse.EPERM
+	}
+	value = value[:min(int(in.Size), len(value))]
+	err = f.killing(in.SetXAttrFlags&fuse.SETXATTR_ACL_KILL_SGID != 0, in.Gid, func() error {
+		return unix.Setxattr(procPath(n.fd), name, value, int(in.Flags))
+	})
+	if err != nil {
+		return status(err)
+	}
+	f.xattrChanged(n, &journal.Record{Op: journal.OpSetXattr, XattrName: name, XattrValue: bytes.Clone(value)})
+	return fuse.OK
+}
+
+// RemoveXAttr removes one.
+func (f *filesystem) RemoveXAttr(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
+	n, err := f.nodes.get(in.NodeId)
+	if err != nil {
+		return status(err)
+	}
+	if strings.HasPrefix(name, ownXattrs) {
+		return fuse.EPERM
+	}
+	if err := unix.Removexattr(procPath(n.fd), name); err != nil {
+		return status(err)
+	}
+	f.xattrChanged(n, &journal.Record{Op: journal.OpRemoveXattr, XattrName: name})
+	return fuse.OK
+}
+
+// xattrChanged journals r for n and forgets what was known of its default ACL.
+func (f *filesystem) xattrChanged(n *node, r *journal.Record) {
+	if r.XattrName == defaultACLXattr {
+		n.defaultACL.Store(aclUnknown)
+	}
+	if n.foreign {
+		return
+	}
+	r.Node, r.Attr = n.ident, f.attrAfter(n)
+	f.record(r)
+}

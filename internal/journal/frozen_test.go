@@ -1,0 +1,110 @@
+package journal
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The ioctls of linux/fs.h that stop a file system: a write to it hangs until it goes on.
+const (
+	fiFreeze = 0xc0045877
+	fiThaw   = 0xc0045878
+)
+
+// hangingDisk is an ext4 of its own that can be stopped.
+func hangingDisk(t *testing.T) (dir string, freeze, thaw func()) {
+	t.Helper()
+	image := filepath.Join(t.TempDir(), "ext4.img")
+	if err := os.WriteFile(image, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(image, 16<<20); err != nil {
+		t.Fatal(err)
+	}
+	dir = t.TempDir()
+	for _, args := range [][]string{{"mkfs.ext4", "-q", image}, {"mount", "-o", "loop", image, dir}} {
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%q: %v: %s", args, err, out)
+		}
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	frozen := false
+	set := func(ioctl uint) {
+		if err := unix.IoctlSetInt(int(f.Fd()), ioctl, 0); err != nil {
+			t.Fatal(err)
+		}
+		frozen = ioctl == fiFreeze
+	}
+	t.Cleanup(func() {
+		if frozen {
+			set(fiThaw)
+		}
+		_ = f.Close()
+		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
+			t.Errorf("umount: %v: %s", err, out)
+		}
+	})
+	return dir, func() { set(fiFreeze) }, func() { set(fiThaw) }
+}
+
+// TestHungDisk: while the disk hangs the first operation waits a second and the others not at all; when it goes on, nothing
+// that fitted in the queue is lost, a gap is told, and operations wait for their records again.
+func TestHungDisk(t *testing.T) {
+	disk, freeze, thaw := hangingDisk(t)
+	dir := filepath.Join(disk, "journal")
+	w, err := Create(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, w)
+	w.Append(&Record{Op: OpCreate, Name: "before"})
+	freeze()
+	began := time.Now()
+	w.Append(&Record{Op: OpCreate, Name: "hung"})
+	first := time.Since(began)
+	for range 100 {
+		w.Append(&Record{Op: OpCreate, Name: "hung"})
+	}
+	others := time.Since(began) - first
+	if first < appendWait || first > 2*appendWait || others > appendWait/2 {
+		t.Errorf("the first append waited %v, the next hundred %v", first, others)
+	}
+	if n, _ := w.Gaps(); n != 1 {
+		t.Errorf("%d gaps", n)
+	}
+	thaw()
+	w.Append(&Record{Op: OpCreate, Name: "after"})
+	r := open(t, dir, Position{})
+	gaps, names := 0, map[string]int{}
+	for deadline := time.After(10 * time.Second); names["after"] == 0; {
+		name, _ := next(t, r)
+		if name == "wait" {
+			select {
+			case <-time.After(10 * time.Millisecond): // who is answered at once is written a little later
+				continue
+			case <-deadline:
+				t.Fatalf("read %v", names)
+			}
+		}
+		if name[0] == '(' {
+			gaps++
+		}
+		names[name]++
+	}
+	if names["before"] != 1 || names["hung"] != 101 || gaps > 1 {
+		t.Errorf("read %v", names)
+	}
+	w.Append(&Record{Op: OpCreate, Name: "later"})
+	more, _ := rest(t, r)
+	if gaps += len(more) - 1; gaps != 1 || more[len(more)-1] != "later" {
+		t.Errorf("%d gaps, then %q", gaps, more)
+	}
+}

@@ -1,0 +1,96 @@
+package source
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Xattrs reads all extended attributes of an open file or directory (O_RDONLY), or of an O_PATH descriptor through
+// /proc/self/fd; nil for none or where the file system has none. The kernel's own (system.* except posix ACLs) are left out.
+func Xattrs(f *os.File) (map[string][]byte, error) {
+	defer runtime.KeepAlive(f)
+	c, err := xattrCalls(f)
+	if err != nil {
+		return nil, fmt.Errorf("read xattrs of %s: %w", f.Name(), err)
+	}
+	list, err := grow(256, c.list)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list xattrs of %s: %w", f.Name(), err)
+	}
+	var all map[string][]byte
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(list), "\x00"), "\x00") {
+		if name == "" || !isKept(name) {
+			continue
+		}
+		value, err := grow(256, func(b []byte) (int, error) { return c.get(name, b) })
+		if errors.Is(err, unix.ENODATA) {
+			continue // removed meanwhile
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read xattr %q of %s: %w", name, f.Name(), err)
+		}
+		if all == nil {
+			all = map[string][]byte{}
+		}
+		all[name] = value
+	}
+	return all, nil
+}
+
+func isKept(name string) bool {
+	return !strings.HasPrefix(name, "system.") || name == "system.posix_acl_access" || name == "system.posix_acl_default"
+}
+
+// xattrs are the two system calls on one object.
+type xattrs struct {
+	list func(b []byte) (int, error)
+	get  func(name string, b []byte) (int, error)
+}
+
+// xattrCalls chooses the calls: those by descriptor refuse O_PATH, those by path would find another object.
+func xattrCalls(f *os.File) (xattrs, error) {
+	fd := int(f.Fd())
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil {
+		return xattrs{}, err
+	}
+	if flags&unix.O_PATH == 0 {
+		return xattrs{
+			list: func(b []byte) (int, error) { return unix.Flistxattr(fd, b) },
+			get:  func(name string, b []byte) (int, error) { return unix.Fgetxattr(fd, name, b) },
+		}, nil
+	}
+	link := procLink(f)
+	return xattrs{
+		list: func(b []byte) (int, error) { return unix.Listxattr(link, b) },
+		get:  func(name string, b []byte) (int, error) { return unix.Getxattr(link, name, b) },
+	}, nil
+}
+
+// maxValue is the kernel's bound on a value and on a list of names.
+const maxValue = 64 << 10
+
+// grow calls call with a larger buffer until the answer fits; never nil without an error.
+func grow(size int, call func(b []byte) (int, error)) ([]byte, error) {
+	for {
+		b := make([]byte, size)
+		n, err := call(b)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.ERANGE) && size < maxValue:
+			size = maxValue
+		case err != nil:
+			return nil, err
+		default:
+			return b[:n:n], nil
+		}
+	}
+}
