@@ -1,0 +1,138 @@
+package restore
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"slipway/internal/batch"
+)
+
+// Row is a file as a listing shows it.
+type Row struct {
+	Path   string // relative to the volume; "" is its root
+	ID     batch.FileID
+	Mode   uint32 // st_mode
+	UID    uint32
+	GID    uint32
+	Rdev   uint64
+	Size   int64
+	Mtime  time.Time
+	Target string
+	Links  int    // names of the file in the volume
+	State  string // "", "pending", "unclean", "earlier" (its last clean content is shown)
+	Err    error  // why it cannot be restored: a hostile name, a missing record, a loop
+}
+
+func (t *Tree) row(path string, in *batch.Inode) Row {
+	r := Row{
+		Path: path, ID: in.ID, Mode: in.Mode, UID: in.UID, GID: in.GID, Rdev: in.Rdev,
+		Mtime: time.Unix(0, in.Mtime), Target: in.Target, Links: max(1, t.links[in.ID]),
+	}
+	if !isReg(in) {
+		return r
+	}
+	c, earlier, unclean := contentOf(in)
+	switch {
+	case c == nil:
+		r.State = "pending"
+	case earlier:
+		r.State = "earlier"
+	case unclean:
+		r.State = "unclean"
+	}
+	if c != nil {
+		r.Size = c.Size
+	}
+	return r
+}
+
+// List returns the entries of a directory in byte order, or the one row of anything else.
+func (t *Tree) List(path string) ([]Row, error) {
+	names, err := split(path)
+	if err != nil {
+		return nil, err
+	}
+	in, err := t.lookup(names)
+	if err != nil {
+		return nil, fmt.Errorf("list %w", err)
+	}
+	path = strings.Join(names, "/")
+	if !isDir(in) {
+		return []Row{t.row(path, in)}, nil
+	}
+	var rows []Row
+	for _, c := range t.children[in.ID] {
+		rows = append(rows, t.childRow(path, c))
+	}
+	return rows, nil
+}
+
+func (t *Tree) childRow(dir string, c child) Row {
+	path := join(dir, c.name)
+	in := t.inodes[c.id]
+	if in == nil {
+		return Row{Path: path, ID: c.id, Err: ErrRecord}
+	}
+	r := t.row(path, in)
+	r.Err = checkName(c.name)
+	return r
+}
+
+// Walk calls fn for a path and everything below it, directories before what is in them. Unreachable files are not seen.
+func (t *Tree) Walk(path string, fn func(Row) error) error {
+	names, err := split(path)
+	if err != nil {
+		return err
+	}
+	in, err := t.lookup(names)
+	if err != nil {
+		return fmt.Errorf("walk %w", err)
+	}
+	w := walker{t: t, fn: fn, seen: make(map[batch.FileID]bool)}
+	return w.walk(t.row(strings.Join(names, "/"), in), len(names))
+}
+
+// SkipDir returned by Walk's function leaves out what is below a directory.
+var SkipDir = errors.New("skip this directory")
+
+type walker struct {
+	t    *Tree
+	fn   func(Row) error
+	seen map[batch.FileID]bool // a tree that leads back into itself must end
+}
+
+func (w *walker) walk(r Row, depth int) error {
+	in := w.t.inodes[r.ID]
+	dir := in != nil && isDir(in)
+	if dir && r.Err == nil && w.seen[r.ID] {
+		r.Err = ErrLoop
+	}
+	if depth > maxDepth {
+		r.Err = ErrDepth
+	}
+	if err := w.fn(r); err != nil {
+		if errors.Is(err, SkipDir) {
+			return nil
+		}
+		return err
+	}
+	if !dir || r.Err != nil {
+		return nil
+	}
+	w.seen[r.ID] = true
+	for _, c := range w.t.children[r.ID] {
+		if err := w.walk(w.t.childRow(r.Path, c), depth+1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func join(dir, name string) string {
+	if dir == "" {
+		return name
+	}
+	return dir + "/" + name
+}

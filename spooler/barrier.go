@@ -1,0 +1,169 @@
+package spooler
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"slipway/internal/batch"
+	"slipway/internal/control"
+	"slipway/internal/journal"
+)
+
+// Barrier implements control.Reporter: has everything that was changed below the paths before the first call been sealed, and
+// how far is the batch that covers it? It forces nothing.
+func (s *Spooler) Barrier(_ context.Context, b control.Barrier) (control.Barrier, error) {
+	v := s.vol
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	mark, err := s.mark(&b)
+	if err != nil {
+		return b, err
+	}
+	if b.Seq == 0 {
+		why, err := v.unsealedBefore(mark, b.Paths)
+		if err != nil {
+			return b, err
+		}
+		if why != "" {
+			b.Stage, b.Why = control.Pending.String(), why
+			s.nudge()
+			return b, nil
+		}
+		b.Sealed, b.Seq = true, uint64(v.meta.Head)
+		b.Mark = formatMark(mark, v.meta.Head)
+	}
+	b.Sealed = true
+	stage, copies := s.stages.of(batch.Seq(b.Seq))
+	b.Stage, b.Copies, b.Need = stage.String(), copies, s.stages.need()
+	b.Why = s.whyAt(stage)
+	return b, nil
+}
+
+// mark returns the journal position that the call is about, and the batch that a former call found to cover it.
+func (s *Spooler) mark(b *control.Barrier) (journal.Position, error) {
+	if b.Mark == "" {
+		pos, err := s.vol.position()
+		if err != nil {
+			return pos, fmt.Errorf("read journal's end: %w", err)
+		}
+		b.Seq = 0
+		b.Mark = formatMark(pos, 0)
+		return pos, nil
+	}
+	var pos journal.Position
+	fields := strings.Split(b.Mark, "-")
+	if len(fields) != 4 {
+		return pos, fmt.Errorf("mark %q is not one of this daemon's", b.Mark)
+	}
+	var nums [4]uint64
+	for i, f := range fields {
+		n, err := strconv.ParseUint(f, 16, 64)
+		if err != nil {
+			return pos, fmt.Errorf("mark %q is not one of this daemon's: %w", b.Mark, err)
+		}
+		nums[i] = n
+	}
+	pos.Serial, pos.Instance, pos.Offset = nums[0], nums[1], int64(nums[2])
+	b.Seq = nums[3]
+	return pos, nil
+}
+
+func formatMark(p journal.Position, seq batch.Seq) string {
+	return fmt.Sprintf("%x-%x-%x-%x", p.Serial, p.Instance, p.Offset, uint64(seq))
+}
+
+// unsealedBefore says in words what keeps changes before a position from being sealed; "" when all are.
+func (v *volume) unsealedBefore(mark journal.Position, paths []string) (string, error) {
+	if v.meta.Head == 0 || v.folded.Before(mark) {
+		return "the spooler reads the journal", nil
+	}
+	if v.walking() {
+		return fmt.Sprintf("%d directories are still to be compared with the source", len(v.unchecked)), nil
+	}
+	if !v.dirtySince.IsZero() && v.meta.Position.Before(mark) {
+		return "the next batch", nil
+	}
+	why := ""
+	err := v.tree.within(func() error {
+		dirs, err := v.resolve(paths)
+		if err != nil {
+			return err
+		}
+		n, first := 0, ""
+		for id, p := range v.pending.files {
+			if mark.Before(p.pos) {
+				continue
+			}
+			hit, err := v.belowAny(id, dirs)
+			if err != nil {
+				return err
+			}
+			if hit {
+				n++
+				first, _, _ = v.tree.path(id)
+			}
+		}
+		if n > 0 {
+			why = fmt.Sprintf("%d files are still to be read, %q among them", n, first)
+		}
+		return nil
+	})
+	return why, err
+}
+
+// resolve finds the files at the paths; a path that is not there stands for nothing. None: the whole volume.
+func (v *volume) resolve(paths []string) ([]batch.FileID, error) {
+	if len(paths) == 0 {
+		return []batch.FileID{batch.Root}, nil
+	}
+	var dirs []batch.FileID
+	for _, p := range paths {
+		id, ok, err := v.tree.find(p)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			dirs = append(dirs, id)
+		}
+	}
+	return dirs, nil
+}
+
+func (v *volume) belowAny(id batch.FileID, dirs []batch.FileID) (bool, error) {
+	for _, d := range dirs {
+		if ok, err := v.tree.below(id, d); ok || err != nil {
+			return ok, err
+		}
+	}
+	return false, nil
+}
+
+// whyAt says what a batch at this stage waits for.
+func (s *Spooler) whyAt(stage control.Stage) string {
+	switch stage {
+	case control.Sealed:
+		return "waits for the replica peers" + s.trouble("replica")
+	case control.Replicated:
+		return "waits for the cache" + s.trouble("cache")
+	case control.Cached:
+		if n := s.stages.need(); n > 0 {
+			return fmt.Sprintf("waits for %d backup hosts to acknowledge it", n)
+		}
+		return "waits for the cache's shipper, which has not said anything yet"
+	case control.Stored:
+		return "waits to be read back and compared"
+	}
+	return ""
+}
+
+// trouble adds the last error of the destinations of a kind.
+func (s *Spooler) trouble(kind string) string {
+	for _, p := range s.pushers {
+		if r := p.Report(); r.Kind == kind && r.Error != "" {
+			return ": " + r.Error
+		}
+	}
+	return ""
+}

@@ -1,0 +1,263 @@
+package spooler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"slipway/internal/batch"
+	"slipway/internal/chunk"
+	"slipway/internal/journal"
+	"slipway/internal/source"
+)
+
+// How a file's content gets into a batch:
+//
+//  1. capturer.capture(job, packer): a stable read; the chunks have places, some in shards that are still open.
+//  2. packing.flushAll: every shard is published in the node's own store, or has failed.
+//  3. for each capture that is needsLists(): packLists, which packs the list of its pieces; then flushAll once more.
+//  4. packing.takePublished: the shards that the batch introduces.
+//  5. for each capture with through() at most the Serial of the last shard taken: content() goes into the batch. An error there
+//     means that one of its shards could not be published: the file stays pending and is captured again. The others wait
+//     for the next batch with their pieces as they are.
+//
+// After a crash anywhere in between nothing names the shards, and the file is pending still.
+
+// Classes of errors of a capture. The file stays pending in every case; a vanished one is fs.ErrNotExist, another object in
+// its place source.ErrMoved.
+var (
+	errBusy     = errors.New("file is open for writing or mapped")
+	errChanging = errors.New("file changed each time it was read")
+)
+
+const (
+	// captureTries bounds how often a file that changes while it is read is read again.
+	captureTries = 3
+	// raceWindow is how old a change must be before an unmoved ctime proves that nothing changed: a clock tick of older
+	// kernels, and a page fault or write(2) that has set the time and not stored yet.
+	raceWindow = 50 * time.Millisecond
+)
+
+// captureJob asks for the content of one file.
+type captureJob struct {
+	ID    batch.FileID
+	Path  string // below the source, as it is known now
+	Ident journal.Ident
+	Force bool // the file has writers: take it all the same, as not clean if need be
+}
+
+// captured is what a capture brought. It may be handed on to another goroutine, not used by two.
+type captured struct {
+	ID     batch.FileID
+	Ident  journal.Ident
+	Attr   journal.Attr      // from before the read: a later change is seen against it
+	Xattrs map[string][]byte // nil: none
+	Size   int64             // of the content; what Attr says, except where an unclean read met an earlier end
+	Clean  bool              // one state that the file really had
+	Bytes  int64             // read
+	Took   time.Duration
+	Err    error
+
+	pieces []*placed
+	lists  []*placed // of a file with too many pieces, once packLists was there
+	holes  []batch.Hole
+}
+
+// capturer reads files of one source. Safe for concurrent use.
+type capturer struct {
+	root *os.File
+	keys chunk.Keys
+}
+
+// capture reads one file as a whole that it was at one moment, and packs it. The result's Err says why it could not.
+func (c *capturer) capture(ctx context.Context, job captureJob, p *packer) captured {
+	began := time.Now()
+	got := captured{ID: job.ID, Ident: job.Ident}
+	if err := c.read(ctx, job, p, &got); err != nil {
+		got.Err = fmt.Errorf("capture %q: %w", job.Path, err)
+	}
+	got.Took = time.Since(began)
+	return got
+}
+
+func (c *capturer) read(ctx context.Context, job captureJob, p *packer, got *captured) error {
+	f, err := source.Open(c.root, job.Path, unix.O_RDONLY, job.Ident)
+	if err != nil {
+		return err
+	}
+	defer f.Close() //nolint:errcheck // only read
+	for range captureTries {
+		stable, err := c.attempt(ctx, f, job.Force, p, got)
+		if err != nil {
+			return err
+		}
+		if stable {
+			return nil
+		}
+	}
+	if !job.Force {
+		return errChanging
+	}
+	return nil // as read last, not clean
+}
+
+// attempt reads the file once and tells whether it held still. The order is what makes an unmoved ctime a proof:
+//
+//	probe      no writer, or
+//	statx      the time before,
+//	flush      every dirty page made clean, so that the next store through a mapping moves the time (only with writers),
+//	lseek      waits for a write(2) under way, which has set its time before it stores (source.Holes),
+//	read
+//	statx      the same time, size, mtime: no store since the flush, no write since the first statx
+//	probe      without writers at first: none came meanwhile, so no mapping that the missing flush would have caught
+func (c *capturer) attempt(ctx context.Context, f *os.File, force bool, p *packer, got *captured) (stable bool, err error) {
+	quiet, err := findWriter(f, force)
+	if err != nil {
+		return false, err
+	}
+	if !quiet && !force {
+		return false, errBusy
+	}
+	before, err := statFile(f)
+	if err != nil {
+		return false, err
+	}
+	racy, err := outwait(ctx, before.Ctime)
+	if err != nil {
+		return false, err
+	}
+	if racy {
+		// It changed just now; see how it is when that is past.
+		if before, err = statFile(f); err != nil {
+			return false, err
+		}
+		racy = recent(before.Ctime)
+	}
+	if !quiet {
+		if err := cleanPages(f); err != nil {
+			return false, err
+		}
+	}
+	if err := c.take(ctx, f, before, p, got); err != nil {
+		return false, err
+	}
+	after, err := statFile(f)
+	if err != nil {
+		return false, err
+	}
+	still, err := findWriter(f, force)
+	if err != nil {
+		return false, err
+	}
+	if quiet && !still && !force {
+		return false, errBusy
+	}
+	got.Clean = !racy && got.Size == before.Size && sameState(before, after) && quiet == still && (quiet || writesBack(f))
+	return got.Clean || (!quiet && !writesBack(f)), nil
+}
+
+// findWriter asks for hidden writers. Where the file system has no leases nobody can tell, and what the mount knows has to do.
+func findWriter(f *os.File, writers bool) (quiet bool, err error) {
+	quiet, err = source.Quiet(f)
+	if errors.Is(err, source.ErrNoLease) {
+		return !writers, nil
+	}
+	return quiet, err
+}
+
+// take reads attributes and content as they are now into got.
+func (c *capturer) take(ctx context.Context, f *os.File, attr journal.Attr, p *packer, got *captured) error {
+	holes, err := source.Holes(f, attr.Size)
+	if err != nil {
+		return err
+	}
+	xattrs, err := source.Xattrs(f)
+	if err != nil {
+		return err
+	}
+	r := newDataReader(f, attr.Size, holes)
+	pieces, err := c.pack(ctx, r, p)
+	if err != nil {
+		return err
+	}
+	got.Attr, got.Xattrs = attr, xattrs
+	got.pieces, got.lists = pieces, nil
+	got.Bytes = r.bytes
+	got.Size, got.holes = r.extent()
+	return nil
+}
+
+// statFile returns the attributes of an open regular file that still has a name.
+func statFile(f *os.File) (journal.Attr, error) {
+	_, attr, err := source.Stat(int(f.Fd()), "")
+	if err != nil {
+		return attr, err
+	}
+	if attr.Mode&unix.S_IFMT != unix.S_IFREG {
+		return attr, fmt.Errorf("not a regular file: %w", source.ErrMoved)
+	}
+	if attr.Nlink == 0 {
+		return attr, fmt.Errorf("removed while it was read: %w", fs.ErrNotExist)
+	}
+	return attr, nil
+}
+
+func sameState(a, b journal.Attr) bool {
+	return a.Ctime == b.Ctime && a.Mtime == b.Mtime && a.Size == b.Size
+}
+
+func recent(ctime int64) bool {
+	age := time.Since(time.Unix(0, ctime))
+	return age >= 0 && age < raceWindow
+}
+
+// outwait waits until a change at ctime is no longer recent, and tells whether it had to.
+func outwait(ctx context.Context, ctime int64) (bool, error) {
+	if !recent(ctime) {
+		return false, nil
+	}
+	t := time.NewTimer(raceWindow - time.Since(time.Unix(0, ctime)))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true, nil
+	case <-ctx.Done():
+		return true, ctx.Err()
+	}
+}
+
+// cleanPages writes the file's dirty pages back, which write-protects them in every mapping. Twice, because btrfs only begins
+// the work of compressing extents in the first round; nothing here is for durability.
+func cleanPages(f *os.File) error {
+	const whole = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
+	for range 2 {
+		if err := unix.SyncFileRange(int(f.Fd()), 0, 0, whole); err != nil {
+			return fmt.Errorf("write back before reading: %w", err)
+		}
+	}
+	return nil
+}
+
+// writesBack tells whether a store to a clean mapped page is known to move the file's time below. Where nothing is written
+// back (tmpfs, DAX) pages are never clean, and of others nobody has looked: a file with writers is never clean there.
+func writesBack(f *os.File) bool {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
+		return false
+	}
+	switch st.Type {
+	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC:
+	default:
+		return false
+	}
+	var stx unix.Statx_t
+	if err := unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, 0, &stx); err != nil {
+		return false
+	}
+	return stx.Attributes&unix.STATX_ATTR_DAX == 0
+}

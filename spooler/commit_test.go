@@ -1,0 +1,271 @@
+package spooler
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"slipway/internal/batch"
+	"slipway/internal/catalog"
+	"slipway/internal/store"
+)
+
+// prepared folds, captures and prepares a batch without sealing it, as far as the commit.
+func (r *rig) prepared() *sealing {
+	r.t.Helper()
+	v := r.s.vol
+	c, p := v.newCapturer()
+	for range 20 {
+		check(r.t, v.tree.within(func() error {
+			if _, err := v.fold(); err != nil {
+				return err
+			}
+			if err := v.walk(); err != nil {
+				return err
+			}
+			return r.s.dispatch()
+		}))
+		for len(r.s.jobs) > 0 {
+			r.s.captureOne(r.t.Context(), c, p, <-r.s.jobs)
+		}
+		r.s.collect()
+	}
+	s := &sealing{deferred: map[batch.FileID]struct{}{}}
+	check(r.t, v.resolveCaptures(r.t.Context(), s))
+	check(r.t, v.tree.within(func() error { return v.prepare(s) }))
+	v.fillEnvelope(s)
+	return s
+}
+
+// TestDyingBeforeCommit: shards are published, the batch file lies there under its temporary name, the catalog knows nothing.
+func TestDyingBeforeCommit(t *testing.T) {
+	r := newRig(t)
+	r.mount()
+	r.open()
+	r.create("first", "1")
+	r.drain()
+	head := r.s.vol.meta.Head
+	r.create("second", "2")
+	s := r.prepared()
+	check(t, r.s.vol.encode(t.Context(), s))
+	r.close()
+
+	r.open()
+	if got := r.s.vol.meta.Head; got != head {
+		t.Fatalf("head %d after dying before the commit, want %d", got, head)
+	}
+	if len(r.s.vol.abandoned) == 0 {
+		t.Error("the shards that no batch names were not found")
+	}
+	for _, o := range r.s.vol.abandoned {
+		if _, err := r.s.vol.own.Stat(t.Context(), o.Digest.Path()); !errors.Is(err, store.ErrNotExist) {
+			t.Errorf("abandoned shard %s is still there: %v", o.Digest, err)
+		}
+	}
+	abandoned := len(r.s.vol.abandoned)
+	r.drain()
+	r.restored()
+	b, err := r.s.vol.readOwnBatch(batch.Path(1, head+1, head+1))
+	check(t, err)
+	if len(b.Envelope.Abandons) != abandoned {
+		t.Errorf("the next envelope abandons %d shards, want %d", len(b.Envelope.Abandons), abandoned)
+	}
+}
+
+// TestDyingAfterCommit: the catalog has the batch, its file has only its temporary name. The number is used: the next start
+// publishes that file and no other.
+func TestDyingAfterCommit(t *testing.T) {
+	r := newRig(t)
+	r.mount()
+	r.open()
+	r.create("first", "1")
+	r.drain()
+	r.create("second", "2")
+	s := r.prepared()
+	v := r.s.vol
+	check(t, v.encode(t.Context(), s))
+	check(t, v.cat.Update(func(tx *catalog.Tx) error { return v.commit(tx, s) }))
+	digest, head := s.sealed.Digest, s.env.Last
+	if _, err := v.own.Stat(t.Context(), batch.Path(1, head, head)); !errors.Is(err, store.ErrNotExist) {
+		t.Fatalf("the batch has its name already: %v", err)
+	}
+	r.close()
+
+	r.open()
+	b, err := r.s.vol.readOwnBatch(batch.Path(1, head, head))
+	check(t, err)
+	if b.Digest != digest {
+		t.Error("another batch was published under the committed number")
+	}
+	r.drain()
+	r.restored()
+
+	// Failed but persisted: the rename happened and only its reply was lost. The next start repeats it and changes nothing.
+	r.close()
+	r.open()
+	r.drain()
+	r.restored()
+}
+
+// TestHeldBatch: the own store cannot take the batch file. It is held, nothing is lost, and it goes on when it can.
+func TestHeldBatch(t *testing.T) {
+	r := newRig(t)
+	r.mount()
+	r.open()
+	r.create("first", "1")
+	r.drain()
+	dir := filepath.Join(r.cfg.Spool.Dir, "projects", "batches")
+	check(t, os.Rename(dir, dir+".away")) //nolint:forbidigo // the test takes the directory away
+	check(t, os.WriteFile(dir, []byte("in the way"), 0o600))
+	r.create("second", "2")
+	s := r.prepared()
+	if err := r.s.vol.finish(t.Context(), s); err == nil {
+		t.Fatal("sealing into a file succeeded")
+	}
+	if r.s.vol.held == nil {
+		t.Fatal("the batch is not held")
+	}
+	r.create("third", "3")
+	if _, err := r.s.Step(t.Context()); err == nil {
+		t.Error("the step does not say that sealing fails")
+	}
+	check(t, os.Remove(dir))
+	check(t, os.Rename(dir+".away", dir)) //nolint:forbidigo // and puts it back
+	r.drain()
+	r.restored()
+}
+
+// TestDeferred: a name whose file has no content yet is left out of the batch together with what it replaced.
+func TestDeferred(t *testing.T) {
+	r := newRig(t)
+	r.mount()
+	r.open()
+	r.create("target", "old content")
+	r.drain()
+	r.create("aside", "new content")
+	r.rename("aside", "target", 0)
+	r.mkdir("dir")
+	v := r.s.vol
+	check(t, v.tree.within(func() error { _, err := v.fold(); return err }))
+	sealed, err := v.seal(t.Context()) // before anything was read
+	check(t, err)
+	if !sealed {
+		t.Fatal("nothing was sealed")
+	}
+	got := listing(t, r.restoreTo(r.cfg.Spool.Dir, restoreAt(v.meta.Head)))
+	if !strings.HasSuffix(got["target"], "old content") || got["dir"] == "" {
+		t.Errorf("a batch sealed before the capture restores %v", got)
+	}
+	// Dying now: the new file is known to the overlay alone, and found again through its parent.
+	r.close()
+	r.open()
+	if !r.s.vol.walking() {
+		t.Error("the parent of the deferred entry is not to be compared after a restart")
+	}
+	r.drain()
+	r.restored()
+}
+
+// TestExclude leaves out what the patterns say, and a changed list takes effect for what is sealed already.
+func TestExclude(t *testing.T) {
+	r := newRig(t)
+	r.cfg.Exclude = []string{"*.tmp", "/cache/"}
+	r.mount()
+	r.open()
+	r.mkdir("cache")
+	r.create("cache/x", "left out")
+	r.create("a.tmp", "left out")
+	r.create("kept", "kept")
+	r.create("b", "kept, then renamed away")
+	r.drain()
+	want := func(names ...string) {
+		t.Helper()
+		got := listing(t, r.restoreTo(r.cfg.Spool.Dir, restoreAt(0)))
+		delete(got, ".")
+		for _, n := range names {
+			if got[n] == "" {
+				t.Errorf("%q is not in the backup", n)
+			}
+			delete(got, n)
+		}
+		for n := range got {
+			t.Errorf("%q is in the backup", n)
+		}
+	}
+	want("kept", "b")
+	r.rename("b", "b.tmp", 0)
+	r.rename("a.tmp", "a", 0)
+	r.drain()
+	want("kept", "a")
+	e, err := r.s.Explain(t.Context(), "b.tmp")
+	if err != nil || !strings.Contains(e.WaitingFor, "excluded by line 1") {
+		t.Errorf("explain says %+v, %v", e, err)
+	}
+	r.close()
+	r.cfg.Exclude = []string{"kept"}
+	r.open()
+	r.drain()
+	want("a", "b.tmp", "cache", "cache/x")
+}
+
+// TestAhead: the node's state was put back to an older copy while the cache had taken more. It begins a new epoch behind what the
+// cache has, and what it sealed beside that is a side branch.
+func TestAhead(t *testing.T) {
+	r := newRig(t)
+	r.mount()
+	r.open()
+	r.create("a", "1")
+	r.drain()
+	push := func() error {
+		_, err := r.s.pushers[0].PushOnce(t.Context())
+		return err
+	}
+	check(t, push())
+	r.close()
+	old := filepath.Join(t.TempDir(), "older state")
+	check(t, os.CopyFS(old, os.DirFS(r.cfg.State)))
+	r.open()
+	r.create("b", "2")
+	r.drain()
+	check(t, push())
+	ahead := r.s.vol.meta.Head
+	r.close()
+
+	check(t, os.RemoveAll(r.cfg.State))
+	check(t, os.CopyFS(r.cfg.State, os.DirFS(old)))
+	for _, f := range []string{"node.key", "volume.secret"} {
+		check(t, os.Chmod(filepath.Join(r.cfg.State, f), 0o600))
+	}
+	r.umount()
+	r.create2("c", "3")
+	r.mount()
+	r.open()
+	r.drain()
+	var a *aheadError
+	err := push()
+	if !errors.As(err, &a) {
+		t.Fatalf("pushing from an older state: %v, want aheadError", err)
+	}
+	r.s.troubled("cache1", err)
+	var fatal *fatalError
+	if _, err := r.s.Step(t.Context()); !errors.As(err, &fatal) {
+		t.Fatalf("step after the cache was found ahead: %v, want a fatal error", err)
+	}
+	check(t, r.s.closeStores())
+	check(t, r.s.vol.reader.Close())
+	r.s = nil
+
+	r.open()
+	r.drain()
+	if m := r.s.vol.meta; m.Epoch != 2 || m.Base != ahead+1 {
+		t.Errorf("epoch %d, base %d, want a new epoch behind batch %d", m.Epoch, m.Base, ahead)
+	}
+	check(t, push())
+	r.restoredFrom(r.cache, restoreAt(0))
+	side, err := filepath.Glob(filepath.Join(r.cfg.Spool.Dir, "projects", "refused", "*.side-branch"))
+	if err != nil || len(side) == 0 {
+		t.Errorf("side branches kept: %v, %v", side, err)
+	}
+}

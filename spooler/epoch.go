@@ -1,0 +1,147 @@
+package spooler
+
+import (
+	"context"
+	"fmt"
+
+	"slipway/internal/batch"
+	"slipway/internal/catalog"
+	"slipway/internal/store"
+)
+
+// fileIDsPerEpoch separates the ids of files given in different epochs: a catalog that was lost cannot say which were used.
+const fileIDsPerEpoch = 1 << 40
+
+// beginEpochIfLost gives a new catalog its epoch: the first, or, where the own store holds batches that the catalog knows nothing
+// of, the next one, chained to the newest of them. This node cannot read what it sealed, so the new epoch begins empty and
+// incomplete with itself as base, and the whole tree is read again.
+//
+// Until the first batch of the epoch is committed, meta.Base is 0: dying in between repeats only that.
+func (v *volume) beginEpochIfLost() error {
+	var meta catalog.Meta
+	err := v.cat.View(func(tx *catalog.Tx) (err error) {
+		meta, err = tx.Meta()
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("read catalog: %w", err)
+	}
+	if meta.Epoch > 0 {
+		if meta.VolumeID != v.id {
+			return fmt.Errorf("the catalog is of volume %s, the state directory of %s", meta.VolumeID, v.id)
+		}
+		return v.loadFresh(meta)
+	}
+	found, err := ownBatches(context.Background(), v.own)
+	if err != nil {
+		return err
+	}
+	meta = catalog.Meta{VolumeID: v.id, Epoch: 1, NextFile: batch.Root + 1}
+	if len(found) > 0 {
+		if meta, err = v.nextEpoch(found); err != nil {
+			return err
+		}
+		v.log.Warn("the catalog is gone: a new epoch begins and the whole tree is read again", "epoch", meta.Epoch, "after_batch", meta.Head)
+	}
+	if err := v.cat.Update(func(tx *catalog.Tx) error { return v.importBatches(tx, found, meta) }); err != nil {
+		return fmt.Errorf("begin epoch %d: %w", meta.Epoch, err)
+	}
+	return v.loadFresh(meta)
+}
+
+// nextEpoch chains a new epoch to the newest batch found.
+func (v *volume) nextEpoch(found []string) (catalog.Meta, error) {
+	newest := found[len(found)-1]
+	b, err := v.readOwnBatch(newest)
+	if err != nil {
+		return catalog.Meta{}, err
+	}
+	e := b.Envelope
+	return catalog.Meta{
+		VolumeID: v.id, Epoch: e.Epoch + 1, Head: e.Last, HeadDigest: b.Digest, SealedAt: e.SealedAt,
+		NextFile: batch.FileID(e.Epoch+1) * fileIDsPerEpoch,
+	}, nil
+}
+
+// loadFresh prepares the first batch of an epoch that has none yet.
+func (v *volume) loadFresh(meta catalog.Meta) error {
+	v.fresh = meta.Base == 0
+	if !v.fresh || meta.Head == 0 {
+		return nil
+	}
+	found, err := ownBatches(context.Background(), v.own)
+	if err != nil {
+		return err
+	}
+	for _, name := range found {
+		_, _, last, err := batch.ParsePath(name)
+		if err != nil || last != meta.Head {
+			continue
+		}
+		b, err := v.readOwnBatch(name)
+		if err != nil {
+			return err
+		}
+		if b.Digest == meta.HeadDigest {
+			v.namedBy = b.SignedEnvelope()
+			return nil
+		}
+	}
+	return fmt.Errorf("batch %d, which epoch %d follows, is not in the own store", meta.Head, meta.Epoch)
+}
+
+// importBatches notes what the own store holds, so that what was not delivered still is, and its shards are not taken for
+// unnamed ones.
+func (v *volume) importBatches(tx *catalog.Tx, found []string, meta catalog.Meta) error {
+	for _, name := range found {
+		b, err := v.readOwnBatch(name)
+		if err != nil {
+			v.log.Error("batch in the own store cannot be read, it is passed over", "batch", name, "error", err)
+			continue
+		}
+		e := b.Envelope
+		info := catalog.BatchInfo{
+			Epoch: e.Epoch, Seq: e.Last, SealedAt: e.SealedAt, Digest: b.Digest, Files: e.Counts.Files, Bytes: e.Counts.Bytes,
+			Removals: e.Counts.Removals, Shards: len(e.Introduces), Complete: e.Complete,
+		}
+		for _, o := range e.Introduces {
+			info.Stored += o.Size
+			if err := tx.PutShard(o.Digest, catalog.ShardInfo{Size: o.Size, Seq: e.Last}); err != nil {
+				return err
+			}
+		}
+		if err := tx.PutBatch(info); err != nil {
+			return err
+		}
+	}
+	return tx.SetMeta(meta)
+}
+
+// readOwnBatch reads a batch file of the own store and checks that this node or an owner before it signed it.
+func (v *volume) readOwnBatch(name string) (*batch.Batch, error) {
+	data, err := v.own.Read(context.Background(), name, maxBatchFile)
+	if err != nil {
+		return nil, fmt.Errorf("read batch %s: %w", name, err)
+	}
+	b, err := batch.Parse(data)
+	if err != nil {
+		return nil, fmt.Errorf("read batch %s: %w", name, err)
+	}
+	if b.Envelope.VolumeID != v.id {
+		return nil, fmt.Errorf("read batch %s: it is of another volume, %s", name, b.Envelope.VolumeID)
+	}
+	return b, nil
+}
+
+// ownBatches returns the names of all batch files of a store, in order of epoch and sequence.
+func ownBatches(ctx context.Context, s store.Store) ([]string, error) {
+	var names []string
+	err := eachBatchFile(ctx, s, 0, 0, func(e batch.Epoch, first, last batch.Seq) error {
+		names = append(names, batch.Path(e, first, last))
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list own batches: %w", err)
+	}
+	return names, nil
+}

@@ -1,0 +1,223 @@
+package spooler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
+
+	"slipway/internal/ack"
+	"slipway/internal/batch"
+	"slipway/internal/catalog"
+	"slipway/internal/chunk"
+	"slipway/internal/config"
+	"slipway/internal/durable"
+	"slipway/internal/journal"
+	"slipway/internal/keys"
+	"slipway/internal/store"
+)
+
+// errStop ends an iteration early.
+var errStop = errors.New("enough")
+
+type ackOf = ack.Acks
+
+func ownerKey(s ssh.Signer) string { return keys.PublicLine(s) }
+
+// open reads keys and identity, opens the own store, the catalog and the journal, and finishes what the last run left.
+func (s *Spooler) open() error {
+	v, err := s.newVolume()
+	if err != nil {
+		return err
+	}
+	s.vol = v
+	s.stages.minReplicas, s.stages.copies = s.opt.Config.MinReplicas, s.opt.Config.Copies
+	v.onSealed = func(batch.Seq) {
+		for _, p := range s.pushers {
+			p.wake()
+		}
+	}
+	if err := v.openCatalog(s.state.Catalog()); err != nil {
+		return err
+	}
+	if err := v.load(); err != nil {
+		return err
+	}
+	if err := v.recover(); err != nil {
+		return err
+	}
+	if err := v.abandonUnnamed(context.Background()); err != nil {
+		return err
+	}
+	if err := v.openJournal(); err != nil {
+		return err
+	}
+	v.applyExcludeChange()
+	if err := s.openBackups(); err != nil {
+		return err
+	}
+	return s.openPushers()
+}
+
+func (s *Spooler) newVolume() (*volume, error) {
+	cfg := s.opt.Config
+	ident, err := s.state.ReadVolume()
+	if err != nil {
+		return nil, err
+	}
+	if ident.Name != cfg.Volume {
+		return nil, fmt.Errorf("state directory %s is of volume %q, the configuration says %q", cfg.State, ident.Name, cfg.Volume)
+	}
+	signer, err := keys.LoadNodeKey(s.state.NodeKey())
+	if err != nil {
+		return nil, err
+	}
+	secret, err := keys.LoadSecret(s.state.Secret())
+	if err != nil {
+		return nil, err
+	}
+	recipients, err := keys.ParseRecipients(cfg.Recipients)
+	if err != nil {
+		return nil, err
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return nil, fmt.Errorf("read boot id: %w", err)
+	}
+	v := &volume{
+		name: cfg.Volume, node: cfg.Node, id: ident.ID, identity: ident, secret: secret,
+		source: s.opt.Source, journalDir: s.state.Journal(),
+		signer: signer, recipients: recipients, log: s.log, now: s.opt.Now,
+		bootID:   strings.TrimSpace(string(boot)),
+		capBytes: cfg.Spool.Cap,
+		timing: timing{
+			settle: cfg.Settle, maxAge: cfg.MaxAge, openInterval: cfg.OpenInterval, batch: s.opt.BatchInterval,
+		},
+	}
+	for _, r := range cfg.Replicas {
+		v.peers = append(v.peers, batch.Peer{Name: r.Name, Key: r.Key})
+	}
+	if v.exclude, err = newExcluder(cfg.Exclude); err != nil {
+		return nil, err
+	}
+	return v, v.openOwn(cfg)
+}
+
+// openOwn opens the node's own store. A directory that holds another volume under this name is refused.
+func (v *volume) openOwn(cfg *config.Primary) error {
+	v.ownDir = filepath.Join(cfg.Spool.Dir, cfg.Volume)
+	if err := durable.MkdirAll(v.ownDir, 0o750); err != nil {
+		return fmt.Errorf("make own store: %w", err)
+	}
+	root, err := store.Open(cfg.Spool.Dir, store.Options{})
+	if err != nil {
+		return fmt.Errorf("open own store: %w", err)
+	}
+	v.own = store.Sub(root, cfg.Volume)
+	return claimVolume(context.Background(), v.own, "the own store", v.identity)
+}
+
+// openCatalog opens the catalog, and begins a new epoch where it is damaged or gone while the own store holds batches.
+func (v *volume) openCatalog(path string) error {
+	cat, err := catalog.Open(path)
+	if errors.Is(err, catalog.ErrCorrupt) {
+		aside := path + ".damaged-" + v.now().UTC().Format("20060102T150405.000000000")
+		v.log.Error("catalog is damaged: it is set aside, a new epoch begins and the whole tree is read again", "file", aside, "error", err)
+		if err := durable.PublishTemp(path, aside); err != nil {
+			return fmt.Errorf("set damaged catalog aside: %w", err)
+		}
+		cat, err = catalog.Open(path)
+	}
+	if err != nil {
+		return fmt.Errorf("open catalog: %w", err)
+	}
+	v.cat = cat
+	return v.beginEpochIfLost()
+}
+
+// openJournal goes on reading where the catalog's position is. A position that is not there is a gap.
+func (v *volume) openJournal() error {
+	if err := durable.MkdirAll(v.journalDir, 0o700); err != nil {
+		return fmt.Errorf("make journal directory: %w", err)
+	}
+	r, err := journal.OpenReader(v.journalDir, v.folded)
+	if errors.Is(err, journal.ErrLost) {
+		v.log.Warn("the journal does not go on where the catalog ends, comparing the tree with the source", "serial", v.folded.Serial, "offset", v.folded.Offset)
+		v.beginWalk(whyGap)
+		v.folded = journal.Position{}
+		r, err = journal.OpenReader(v.journalDir, v.folded)
+	}
+	if err != nil {
+		return fmt.Errorf("open journal: %w", err)
+	}
+	v.reader = r
+	keySet := chunk.DeriveKeys(v.secret)
+	v.packing = newPacking(keySet, v.recipients, v.own, v.lookupChunk, workers)
+	v.packing.room = v.room
+	v.packing.onPublished = func(p publishedShard) { v.usage.add(p.Size) }
+	return nil
+}
+
+func (v *volume) lookupChunk(id chunk.ID) (loc catalog.Location, ok bool, err error) {
+	err = v.cat.View(func(tx *catalog.Tx) error {
+		loc, ok, err = tx.Chunk(id)
+		return err
+	})
+	return loc, ok, err
+}
+
+// applyExcludeChange compares the whole tree again when the list of excluded patterns is not the one it was sealed with.
+func (v *volume) applyExcludeChange() {
+	if v.meta.Head > 0 && v.meta.Excluded != v.exclude.digest() {
+		v.log.Info("exclude has changed, comparing the tree with the source")
+		v.beginWalk(whyGap)
+	}
+}
+
+// openPushers makes one pusher for the cache and one for each replica peer.
+func (s *Spooler) openPushers() error {
+	cfg := s.opt.Config
+	add := func(kind string, st config.Store) error {
+		opt, err := config.StoreOptions(cfg.SSH, st)
+		if err != nil {
+			return err
+		}
+		root, err := store.Open(st.URL, opt)
+		if err != nil {
+			return fmt.Errorf("open store %s: %w", st.Name, err)
+		}
+		s.closers = append(s.closers, root)
+		s.pushers = append(s.pushers, newPusher(pushTarget{
+			Name: st.Name, Kind: kind, URL: st.URL, Dest: store.Sub(root, cfg.Volume),
+			Volume: s.vol.identity, Own: s.vol.own, Log: catalogLog{s.vol.cat}, Logger: s.log,
+			OnAcks:      func(_ string, list []ack.Acks) { s.stages.acked(list) },
+			OnDelivered: func(name string, head batch.Seq) { s.stages.delivered(kind, name, head) },
+			OnTrouble:   s.troubled,
+		}))
+		return nil
+	}
+	for _, r := range cfg.Replicas {
+		if err := add("replica", r); err != nil {
+			return err
+		}
+	}
+	return add("cache", cfg.Cache)
+}
+
+// room tells whether the own store may take more.
+func (v *volume) room() bool { return v.capBytes <= 0 || v.usage.bytes() < v.capBytes }
+
+func (v *volume) close() error {
+	var errs []error
+	if v.reader != nil {
+		errs = append(errs, v.reader.Close())
+	}
+	if v.cat != nil {
+		errs = append(errs, v.cat.Close())
+	}
+	return errors.Join(append(errs, v.own.Close())...)
+}

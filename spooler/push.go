@@ -1,0 +1,172 @@
+package spooler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"slipway/internal/ack"
+	"slipway/internal/batch"
+	"slipway/internal/shard"
+	"slipway/internal/state"
+	"slipway/internal/store"
+)
+
+// pushTarget says where one pusher pushes to, from where, and who is told.
+type pushTarget struct {
+	Name, Kind, URL string      // Kind: "cache", "replica"
+	Dest            store.Store // rooted at the volume
+	Volume          state.Volume
+	Own             store.Store // the node's own store, rooted at the volume
+	Log             sealedLog
+
+	// Elsewhere are stores that are asked for a shard which the own store has not any more, nearest first.
+	Elsewhere []store.Store
+
+	// Called from the pusher's goroutines, may be nil; they must not block for long.
+	OnAcks      func(target string, acks []ack.Acks) // every acks file there, each time they were read
+	OnDelivered func(target string, head batch.Seq)  // the report's Delivered, each time it may have moved
+	OnTrouble   func(target string, err error)       // each failed attempt: *aheadError and *lostShardError want an answer
+	Logger      *slog.Logger                         // nil: nothing is logged
+}
+
+// Bounds of what a pusher has in hand at once.
+const (
+	pushFlight     = 4        // shards in flight
+	runBatches     = 16       // batches whose shards are sent together
+	runBytes       = 32 << 20 // of those batches' shards
+	maxBatchFile   = batch.MaxFile
+	lookOneByOne   = 128 // more shards than this are looked up by listing directories
+	idleLook       = 30 * time.Second
+	ackPoll        = time.Second
+	ackPollFast    = 200 * time.Millisecond
+	ackFastFor     = time.Minute // a backup host that is down must not keep the fast pace for ever
+	backoffInitial = 200 * time.Millisecond
+	backoffMax     = 30 * time.Second
+)
+
+// pusher brings one destination to where the own store is, in order of sequence, and keeps it there.
+//
+// It keeps no state on disk: where delivery stands is read at the destination at every connect. After a crash on either side
+// the next connect finds what is durable there and goes on behind it; what is sent twice is equal and harmless.
+type pusher struct {
+	t     pushTarget
+	dirty chan struct{} // capacity one: something to push, or something to look at
+	acked chan struct{} // capacity one: read the acks now
+
+	connected atomic.Bool // what follows was compared with the destination
+
+	// owned by the goroutine that calls PushOnce
+	cursor batch.Seq // everything up to here is there
+	looked batch.Seq // of that, shards were sent or seen by this run up to here
+	fresh  bool      // first run of batches since connect: some of it may be there already
+	ahead  map[shard.Digest]bool
+
+	mu        sync.Mutex // guards what follows
+	report    pushReport
+	fastTill  time.Time
+	announced []batch.Object
+}
+
+func newPusher(t pushTarget) *pusher {
+	if t.Logger == nil {
+		t.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &pusher{
+		t:      t,
+		dirty:  make(chan struct{}, 1),
+		acked:  make(chan struct{}, 1),
+		ahead:  make(map[shard.Digest]bool),
+		report: pushReport{Name: t.Name, Kind: t.Kind, URL: t.URL, State: pushConnecting, Since: time.Now()},
+	}
+}
+
+// Close frees the connections.
+func (p *pusher) Close() error { return p.t.Dest.Close() }
+
+// wake tells that there is something new to push.
+func (p *pusher) wake() {
+	select {
+	case p.dirty <- struct{}{}:
+	default:
+	}
+}
+
+// shardPublished lets a shard travel while its batch is still being sealed.
+func (p *pusher) shardPublished(o batch.Object) {
+	p.mu.Lock()
+	p.announced = append(p.announced, o)
+	p.mu.Unlock()
+	p.wake()
+}
+
+// PushOnce pushes everything that is sealed now, and returns how many batches became complete at the destination.
+func (p *pusher) PushOnce(ctx context.Context) (int, error) {
+	n, err := p.pushAll(ctx)
+	if err == nil {
+		return n, nil
+	}
+	if !errors.Is(err, errTargetFull) {
+		p.connected.Store(false)
+	}
+	return n, fmt.Errorf("push to %s: %w", p.t.Name, err)
+}
+
+func (p *pusher) pushAll(ctx context.Context) (pushed int, err error) {
+	if !p.connected.Load() {
+		p.enter(pushConnecting, nil)
+		if err := p.connect(ctx); err != nil {
+			return 0, err
+		}
+		p.connected.Store(true)
+		p.readAcksSoon()
+	}
+	for {
+		run, err := p.nextRun(ctx)
+		if err != nil {
+			return pushed, err
+		}
+		if len(run) == 0 {
+			if more, err := p.sendAhead(ctx); err != nil || !more {
+				return pushed, err
+			}
+			continue
+		}
+		p.enter(pushSending, nil)
+		n, err := p.sendRun(ctx, run)
+		pushed += n
+		if err != nil {
+			return pushed, err
+		}
+		p.fresh = false
+	}
+}
+
+// outgoing is a batch on its way.
+type outgoing struct {
+	seq     batch.Seq
+	path    string
+	file    []byte
+	objects []batch.Object
+}
+
+// nextRun reads the batches that come next, so many that several small ones share the wire and none waits long for another.
+func (p *pusher) nextRun(ctx context.Context) ([]outgoing, error) {
+	var run []outgoing
+	bytes := int64(0)
+	for seq := p.cursor + 1; len(run) < runBatches && (bytes < runBytes || len(run) == 0); seq++ {
+		o, ok, err := readSealed(ctx, p.t.Own, p.t.Log, seq)
+		if err != nil || !ok {
+			return run, err
+		}
+		run = append(run, o)
+		for _, s := range o.objects {
+			bytes += s.Size
+		}
+	}
+	return run, nil
+}

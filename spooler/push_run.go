@@ -1,0 +1,272 @@
+package spooler
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"golang.org/x/sync/errgroup"
+
+	"slipway/internal/ack"
+	"slipway/internal/batch"
+	"slipway/internal/store"
+)
+
+// pushState is what a pusher is doing.
+type pushState string
+
+// The states. connecting → sending ⇄ idle; from each of them to full, waiting or refused, and from there to connecting again
+// (from full to sending).
+const (
+	pushConnecting pushState = "connecting"
+	pushSending    pushState = "sending"
+	pushIdle       pushState = "idle"    // everything sealed is there
+	pushWaiting    pushState = "waiting" // after a fault, until the next attempt
+	pushFull       pushState = "full"    // the destination has no room
+	pushRefused    pushState = "refused" // an operator is needed; tried again all the same
+)
+
+// pushReport is a copy of how a pusher stands.
+type pushReport struct {
+	Name, Kind, URL string
+
+	State     pushState
+	Since     time.Time // of the state
+	Error     string    // the last one; empty once it has gone on
+	Delivered batch.Seq // what counts as delivered: Acked, or Published where no daemon says anything
+	Published batch.Seq // durable there, by our own doing or seen
+	Acked     batch.Seq // by its daemon
+	Checked   bool      // it has a daemon that writes acks
+	Full      bool      // the daemon says so
+	Sent      int64     // bytes, in this run
+	Weak      []string  // what its server lacks
+}
+
+// Report returns how the pusher stands.
+func (p *pusher) Report() pushReport {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r := p.report
+	r.Delivered = r.Published
+	if r.Checked {
+		r.Delivered = r.Acked
+	}
+	return r
+}
+
+// tellDelivered hands on how far it has got.
+func (p *pusher) tellDelivered() {
+	if p.t.OnDelivered != nil {
+		p.t.OnDelivered(p.t.Name, p.Report().Delivered)
+	}
+}
+
+// Run pushes and reads acks until ctx ends.
+func (p *pusher) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return p.sendLoop(ctx) })
+	g.Go(func() error { return p.ackLoop(ctx) })
+	return g.Wait()
+}
+
+func (p *pusher) sendLoop(ctx context.Context) error {
+	pause := &backoff.ExponentialBackOff{
+		InitialInterval: backoffInitial, MaxInterval: backoffMax, Multiplier: 2, RandomizationFactor: 0.5,
+	}
+	for {
+		n, err := p.PushOnce(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if n > 0 {
+			pause.Reset()
+		}
+		state := stateAfter(err)
+		p.enter(state, err)
+		if err != nil && p.t.OnTrouble != nil {
+			p.t.OnTrouble(p.t.Name, err)
+		}
+		if err := p.rest(ctx, state, pause); err != nil {
+			return err
+		}
+	}
+}
+
+// stateAfter classes the outcome of an attempt.
+func stateAfter(err error) pushState {
+	var ahead *aheadError
+	switch {
+	case err == nil:
+		return pushIdle
+	case errors.Is(err, errTargetFull), errors.Is(err, store.ErrFull):
+		return pushFull
+	case errors.As(err, &ahead), errors.Is(err, errForeign), errors.Is(err, errDamaged), errors.Is(err, store.ErrDiffers),
+		errors.Is(err, store.ErrHostKey), errors.Is(err, store.ErrAuth):
+		return pushRefused
+	}
+	return pushWaiting
+}
+
+// rest waits for what the state waits for. New work wakes only a pusher that is idle: a destination that just failed is left
+// alone until its time has come.
+func (p *pusher) rest(ctx context.Context, state pushState, pause *backoff.ExponentialBackOff) error {
+	wait, wake := idleLook, p.dirty
+	switch state {
+	case pushIdle:
+		pause.Reset()
+	case pushFull:
+		// The acks wake us when they no longer say full; a full disk is tried again.
+		wait = pause.NextBackOff()
+		if p.isFull() {
+			wait = idleLook
+		}
+	default:
+		wait, wake = pause.NextBackOff(), nil
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-wake:
+	case <-t.C:
+	}
+	return nil
+}
+
+// enter is the one place where the state changes.
+func (p *pusher) enter(s pushState, err error) {
+	p.mu.Lock()
+	was := p.report.State
+	if was != s {
+		p.report.State, p.report.Since = s, time.Now()
+	}
+	switch {
+	case err != nil:
+		p.report.Error = err.Error()
+	case s == pushIdle || s == pushSending:
+		p.report.Error = ""
+	}
+	p.mu.Unlock()
+	switch {
+	case err != nil && was != s:
+		p.t.Logger.Warn("push stopped", "store", p.t.Name, "state", s, "error", err)
+	case was != s && (s == pushIdle && was != pushSending || was == pushWaiting && s == pushSending):
+		p.t.Logger.Info("push goes on", "store", p.t.Name, "state", s)
+	}
+}
+
+func (p *pusher) count(n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.report.Sent += n
+}
+
+// ackLoop reads the acks while the destination is reachable. Only the sending side reconnects, with its back-off.
+func (p *pusher) ackLoop(ctx context.Context) error {
+	t := time.NewTimer(0)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-p.acked:
+		case <-t.C:
+		}
+		if p.connected.Load() {
+			if err := p.PollAcks(ctx); errors.Is(err, store.ErrTemporary) {
+				p.connected.Store(false)
+				p.wake()
+			}
+		}
+		t.Reset(p.ackPace())
+	}
+}
+
+// readAcksSoon makes the next reading of acks come at once.
+func (p *pusher) readAcksSoon() {
+	select {
+	case p.acked <- struct{}{}:
+	default:
+	}
+}
+
+func (p *pusher) ackPace() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if time.Now().Before(p.fastTill) {
+		return ackPollFast
+	}
+	return ackPoll
+}
+
+// PollAcks reads every acks file at the destination, its own and those of backup hosts, and hands them on. What the damaged
+// ones say is unknown; the others count all the same.
+func (p *pusher) PollAcks(ctx context.Context) error {
+	all, err := ack.ReadAll(ctx, p.t.Dest)
+	if err != nil && len(all) == 0 {
+		return err
+	}
+	ours := all[:0]
+	behind := false
+	head := p.Report().Published
+	own := ack.Acks{}
+	for _, a := range all {
+		if a.VolumeID != p.t.Volume.ID {
+			continue
+		}
+		if a.Store == p.t.Name {
+			own = a
+		}
+		behind = behind || a.Head < head
+		ours = append(ours, a)
+	}
+	p.noteOwn(own)
+	p.tellDelivered()
+	p.slowDown(behind)
+	if p.t.OnAcks != nil {
+		p.t.OnAcks(p.t.Name, ours)
+	}
+	return err
+}
+
+// noteOwn takes over what the destination's daemon says of itself. A head that went back means that the store did: compare
+// again and fill it.
+func (p *pusher) noteOwn(a ack.Acks) {
+	p.mu.Lock()
+	back := a.Head < p.report.Acked
+	wasFull := p.report.Full
+	p.report.Acked, p.report.Checked, p.report.Full = a.Head, a.Store != "", a.Full
+	p.mu.Unlock()
+	if back {
+		p.t.Logger.Warn("acknowledged head went back", "store", p.t.Name, "to", a.Head)
+		p.connected.Store(false)
+	}
+	if back || wasFull && !a.Full {
+		p.wake()
+	}
+}
+
+// slowDown ends the fast pace once every acks file has caught up with what was delivered.
+func (p *pusher) slowDown(behind bool) {
+	if behind {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.fastTill = time.Time{}
+}
+
+func (p *pusher) isFull() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.report.Full
+}
+
+func (p *pusher) stopIfFull() error {
+	if p.isFull() {
+		return errTargetFull
+	}
+	return nil
+}

@@ -1,0 +1,164 @@
+package spooler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"slipway/internal/batch"
+	"slipway/internal/shard"
+	"slipway/internal/store"
+)
+
+// sendRun sends the shards of all batches of the run in parallel, then the batch files in order.
+func (p *pusher) sendRun(ctx context.Context, run []outgoing) (int, error) {
+	var objects []batch.Object
+	for _, o := range run {
+		for _, s := range o.objects {
+			if !p.ahead[s.Digest] {
+				objects = append(objects, s)
+			}
+		}
+	}
+	if p.fresh {
+		missing, err := p.missing(ctx, objects)
+		if err != nil {
+			return 0, err
+		}
+		objects = missing
+	}
+	if err := p.sendShards(ctx, objects); err != nil {
+		return 0, err
+	}
+	for i, o := range run {
+		if err := p.sendBatch(ctx, o); err != nil {
+			return i, err
+		}
+	}
+	return len(run), nil
+}
+
+// sendBatch publishes the batch file and then looks once more for all its shards: until the batch named them, a daemon there
+// was free to remove them as abandoned. Dying before the look repeats it at the next connect.
+func (p *pusher) sendBatch(ctx context.Context, o outgoing) error {
+	if err := p.stopIfFull(); err != nil {
+		return err
+	}
+	err := p.t.Dest.Publish(ctx, o.path, o.file)
+	if errors.Is(err, store.ErrDiffers) {
+		if err := p.compareFile(ctx, o.seq); err != nil {
+			return err // another history, or a damaged file: it says which
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("publish batch %d: %w", o.seq, err)
+	}
+	p.count(int64(len(o.file)))
+	missing, err := p.missing(ctx, o.objects)
+	if err != nil {
+		return err
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("batch %d: shard %s is not there after it was sent: %w", o.seq, missing[0].Digest, store.ErrNotExist)
+	}
+	for _, s := range o.objects {
+		delete(p.ahead, s.Digest)
+	}
+	p.deliver(o.seq)
+	return nil
+}
+
+// deliver moves the cursor to a batch that is complete at the destination.
+func (p *pusher) deliver(seq batch.Seq) {
+	p.cursor, p.looked = seq, seq
+	p.mu.Lock()
+	p.report.Published = seq
+	p.fastTill = time.Now().Add(ackFastFor)
+	p.mu.Unlock()
+	p.readAcksSoon()
+	p.tellDelivered()
+}
+
+// sendAhead sends a few announced shards, and tells whether it did.
+func (p *pusher) sendAhead(ctx context.Context) (bool, error) {
+	p.mu.Lock()
+	n := min(len(p.announced), pushFlight)
+	some := append([]batch.Object(nil), p.announced[:n]...)
+	p.announced = p.announced[n:]
+	p.mu.Unlock()
+	if n == 0 {
+		return false, nil
+	}
+	p.enter(pushSending, nil)
+	if err := p.sendShards(ctx, some); err != nil {
+		return false, err
+	}
+	for _, o := range some {
+		p.ahead[o.Digest] = true
+	}
+	return true, nil
+}
+
+// sendShards sends shards, several in flight. "full" in the destination's acks stops it at the next one.
+func (p *pusher) sendShards(ctx context.Context, objects []batch.Object) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(pushFlight)
+	for _, o := range objects {
+		if ctx.Err() != nil {
+			break
+		}
+		g.Go(func() error { return p.sendShard(ctx, o) })
+	}
+	return g.Wait()
+}
+
+func (p *pusher) sendShard(ctx context.Context, o batch.Object) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := p.stopIfFull(); err != nil {
+		return err
+	}
+	data, err := p.shardBytes(ctx, o)
+	if err != nil {
+		return err
+	}
+	if err := p.t.Dest.Publish(ctx, o.Digest.Path(), data); err != nil {
+		return fmt.Errorf("push shard %s: %w", o.Digest, err)
+	}
+	p.count(o.Size)
+	return nil
+}
+
+// shardBytes reads a shard from the own store, checked, or from another store that still has it.
+func (p *pusher) shardBytes(ctx context.Context, o batch.Object) ([]byte, error) {
+	data, err := readShard(ctx, p.t.Own, o)
+	if err == nil {
+		return data, nil
+	}
+	errs := []error{err}
+	for _, s := range p.t.Elsewhere {
+		if data, err = readShard(ctx, s, o); err == nil {
+			return data, nil
+		}
+		errs = append(errs, err)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return nil, &lostShardError{Shard: o, Err: errors.Join(errs...)}
+}
+
+func readShard(ctx context.Context, s store.Store, o batch.Object) ([]byte, error) {
+	data, err := s.Read(ctx, o.Digest.Path(), shard.MaxSize)
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(data)) != o.Size || shard.Sum(data) != o.Digest {
+		return nil, fmt.Errorf("shard %s: %w", o.Digest, shard.ErrCorrupt)
+	}
+	return data, nil
+}

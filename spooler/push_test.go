@@ -1,0 +1,784 @@
+package spooler
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"filippo.io/age"
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/sync/errgroup"
+
+	"slipway/internal/ack"
+	"slipway/internal/batch"
+	"slipway/internal/keys"
+	"slipway/internal/shard"
+	"slipway/internal/sshd"
+	"slipway/internal/state"
+	"slipway/internal/store"
+)
+
+// pushRig is a node's own store with batches in it, and one destination.
+type pushRig struct {
+	t          *testing.T
+	own        store.Store
+	ownDir     string
+	dest       *tappedStore
+	destDir    string
+	server     *sshd.Server // nil: the destination is a directory
+	volume     state.Volume
+	log        *fakeLog
+	signer     ssh.Signer
+	recipients []age.Recipient
+	target     pushTarget
+}
+
+// fakeLog is a history in memory.
+type fakeLog struct {
+	mu      sync.Mutex
+	b       sealedBounds
+	batches map[batch.Seq]sealedBatch
+}
+
+func (l *fakeLog) bounds() (sealedBounds, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b, nil
+}
+
+func (l *fakeLog) sealed(seq batch.Seq) (sealedBatch, bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b, ok := l.batches[seq]
+	return b, ok, nil
+}
+
+// tappedStore is a real store with a hook before each publish, and a list of what was published.
+type tappedStore struct {
+	store.Store
+
+	mu        sync.Mutex
+	before    func(name string) error
+	published []string
+}
+
+func (s *tappedStore) Publish(ctx context.Context, name string, data []byte) error {
+	s.mu.Lock()
+	before := s.before
+	s.mu.Unlock()
+	if before != nil {
+		if err := before(name); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	s.published = append(s.published, name)
+	s.mu.Unlock()
+	return s.Store.Publish(ctx, name, data)
+}
+
+func (s *tappedStore) tap(before func(name string) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.before, s.published = before, nil
+}
+
+func (s *tappedStore) sent() (shards, batches []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, name := range s.published {
+		if strings.HasPrefix(name, "shards/") {
+			shards = append(shards, name)
+		} else {
+			batches = append(batches, name)
+		}
+	}
+	return shards, batches
+}
+
+// eachDestination runs a test against a directory and against OpenSSH.
+func eachDestination(t *testing.T, test func(t *testing.T, r *pushRig)) {
+	for _, kind := range []string{"directory", "sshd"} {
+		t.Run(kind, func(t *testing.T) { test(t, newPushRig(t, kind == "sshd")) })
+	}
+}
+
+func newPushRig(t *testing.T, remote bool) *pushRig {
+	t.Helper()
+	r := &pushRig{
+		t: t, ownDir: t.TempDir(), destDir: filepath.Join(t.TempDir(), "data"),
+		volume: state.Volume{Name: "projects", ID: batch.NewVolumeID()},
+		log:    &fakeLog{b: sealedBounds{Epoch: 1, Base: 1}, batches: map[batch.Seq]sealedBatch{}},
+	}
+	r.own = openLocal(t, r.ownDir)
+	key := filepath.Join(t.TempDir(), "node.key")
+	if err := keys.NewNodeKey(key, "alpha"); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if r.signer, err = keys.LoadNodeKey(key); err != nil {
+		t.Fatal(err)
+	}
+	identity, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.recipients = []age.Recipient{identity.Recipient()}
+	r.dest = &tappedStore{Store: r.openDest(remote)}
+	r.target = pushTarget{
+		Name: "cache1", Kind: "cache", URL: "sftp://cache1/data",
+		Dest: r.dest, Volume: r.volume, Own: r.own, Log: r.log,
+	}
+	return r
+}
+
+func (r *pushRig) openDest(remote bool) store.Store {
+	r.t.Helper()
+	if !remote {
+		return openLocal(r.t, r.destDir)
+	}
+	if err := os.MkdirAll(r.destDir, 0o755); err != nil {
+		r.t.Fatal(err)
+	}
+	var err error
+	if r.server, err = sshd.Start(r.t.TempDir(), sshd.Options{}); err != nil {
+		r.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var g errgroup.Group
+	g.Go(func() error { return r.server.Serve(ctx) })
+	s, err := store.Open(r.server.URL(r.destDir), store.Options{
+		KeyFile: r.server.KeyFile, KnownHosts: []string{r.server.KnownHosts}, StallAfter: 5 * time.Second,
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			r.t.Error(err)
+		}
+		cancel()
+		if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+			r.t.Error(err)
+		}
+	})
+	return s
+}
+
+// object puts a shard of n bytes into the own store. What it holds is no pusher's business.
+func (r *pushRig) object(n int) batch.Object {
+	r.t.Helper()
+	data := noise(uint64(time.Now().UnixNano()), n)
+	o := batch.Object{Digest: shard.Sum(data), Size: int64(n)}
+	if err := r.own.Publish(context.Background(), o.Digest.Path(), data); err != nil {
+		r.t.Fatal(err)
+	}
+	return o
+}
+
+// encode makes a batch.
+func (r *pushRig) encode(e batch.Epoch, seq batch.Seq, objects []batch.Object) *batch.Sealed {
+	r.t.Helper()
+	env := batch.Envelope{
+		VolumeID: r.volume.ID, Volume: r.volume.Name, Node: "alpha", Epoch: e, First: seq, Last: seq,
+		Base: r.log.b.Base, SealedAt: time.Now(), Introduces: objects, Complete: true,
+	}
+	if prev, ok := r.log.batches[seq-1]; ok {
+		env.Prev = &prev.Digest
+	}
+	sealed, err := batch.Seal(env, &batch.Body{}, r.recipients, r.signer)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return sealed
+}
+
+// seal makes the next batch, introducing these shards.
+func (r *pushRig) seal(objects ...batch.Object) sealedBatch {
+	r.t.Helper()
+	r.log.mu.Lock()
+	defer r.log.mu.Unlock()
+	seq := r.log.b.Head + 1
+	sealed := r.encode(r.log.b.Epoch, seq, objects)
+	env := &sealed.Envelope
+	if err := r.own.Publish(context.Background(), batch.Path(env.Epoch, seq, seq), sealed.File); err != nil {
+		r.t.Fatal(err)
+	}
+	b := sealedBatch{Epoch: env.Epoch, Seq: seq, Digest: sealed.Digest}
+	r.log.batches[seq] = b
+	r.log.b.Head = seq
+	return b
+}
+
+func (r *pushRig) pusher() *pusher { return newPusher(r.target) }
+
+func (r *pushRig) push(p *pusher, want int) {
+	r.t.Helper()
+	n, err := p.PushOnce(context.Background())
+	if err != nil || n != want {
+		r.t.Fatalf("pushed %d batches, %v; want %d", n, err, want)
+	}
+}
+
+// complete checks that the destination has every batch from first on, and all their shards, with the own store's bytes.
+func (r *pushRig) complete(first batch.Seq) {
+	r.t.Helper()
+	for seq := first; seq <= r.log.b.Head; seq++ {
+		o, ok, err := readSealed(context.Background(), r.own, r.log, seq)
+		if err != nil || !ok {
+			r.t.Fatalf("batch %d: %v", seq, err)
+		}
+		names := []string{o.path}
+		for _, s := range o.objects {
+			names = append(names, s.Digest.Path())
+		}
+		for _, name := range names {
+			got, err := os.ReadFile(filepath.Join(r.destDir, filepath.FromSlash(name)))
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			want, err := os.ReadFile(filepath.Join(r.ownDir, filepath.FromSlash(name)))
+			if err != nil || sha256.Sum256(got) != sha256.Sum256(want) {
+				r.t.Fatalf("%s differs (%v)", name, err)
+			}
+		}
+	}
+}
+
+// acks writes what the daemon beside the destination would.
+func (r *pushRig) acks(name, kind string, head batch.Seq, full bool) {
+	r.t.Helper()
+	b := r.log.batches[head]
+	a := ack.Acks{
+		VolumeID: r.volume.ID, Store: name, Kind: kind, Epoch: b.Epoch, Head: head, HeadDigest: b.Digest, Full: full,
+		Copies: 1, At: time.Now(),
+	}
+	if err := ack.Write(context.Background(), openLocal(r.t, r.destDir), a); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *pushRig) removeAt(dir, name string) {
+	r.t.Helper()
+	if err := os.Remove(filepath.Join(dir, filepath.FromSlash(name))); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func TestPushInOrder(t *testing.T) {
+	eachDestination(t, func(t *testing.T, r *pushRig) {
+		p := r.pusher()
+		r.push(p, 0)
+		for i := range 20 {
+			r.seal(r.object(1000+i), r.object(2000+i))
+		}
+		r.push(p, 20)
+		r.complete(1)
+		_, batches := r.dest.sent()
+		if !slices.IsSorted(batches) || len(batches) != 20 {
+			t.Fatalf("batch files went as %v", batches)
+		}
+		r.push(p, 0)
+		r.seal()
+		r.seal(r.object(shard.MaxSize))
+		r.push(p, 2)
+		r.complete(1)
+		if rep := p.Report(); rep.Delivered != 22 || rep.Published != 22 || rep.Checked || rep.Sent < shard.MaxSize {
+			t.Fatalf("report %+v", rep)
+		}
+	})
+}
+
+func TestPushResumesAfterCut(t *testing.T) {
+	eachDestination(t, func(t *testing.T, r *pushRig) {
+		cut := errors.New("line cut")
+		for range 6 {
+			r.seal(r.object(5000), r.object(5000))
+		}
+		p := r.pusher()
+		n := 0
+		var mu sync.Mutex
+		r.dest.tap(func(string) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if n++; n > 14 { // all shards and two batch files
+				return cut
+			}
+			return nil
+		})
+		if n, err := p.PushOnce(context.Background()); n != 2 || !errors.Is(err, cut) {
+			t.Fatalf("pushed %d, %v; want 2 and the cut", n, err)
+		}
+		for _, again := range []*pusher{p, r.pusher()} { // the same process, and one started anew
+			r.dest.tap(func(string) error { return cut })
+			if _, err := again.PushOnce(context.Background()); !errors.Is(err, cut) {
+				t.Fatalf("push with the line cut: %v", err)
+			}
+			if got := again.Report().Delivered; got != 2 {
+				t.Fatalf("delivered %d, want 2", got)
+			}
+		}
+		r.dest.tap(nil)
+		r.push(r.pusher(), 4)
+		if shards, batches := r.dest.sent(); len(shards) != 0 || len(batches) != 4 {
+			t.Fatalf("sent again: %v and %v", shards, batches)
+		}
+		r.complete(1)
+	})
+}
+
+// The server's processes die in the middle of a push; Run finds its way back.
+func TestPushServerKilled(t *testing.T) {
+	r := newPushRig(t, true)
+	for range 12 {
+		r.seal(r.object(100_000))
+	}
+	kills := 0
+	r.dest.tap(func(name string) error {
+		if strings.HasPrefix(name, "batches/") && kills < 3 {
+			kills++
+			for _, pid := range r.server.Sessions() {
+				if proc, err := os.FindProcess(pid); err == nil {
+					_ = proc.Kill() // it may have ended by itself
+				}
+			}
+		}
+		return nil
+	})
+	r.runUntil(func(_ *pusher, head batch.Seq) bool { return head == 12 })
+	if kills != 3 {
+		t.Fatalf("%d kills", kills)
+	}
+	r.complete(1)
+}
+
+// runUntil runs a pusher until what it delivered satisfies done.
+func (r *pushRig) runUntil(done func(p *pusher, head batch.Seq) bool) pushReport {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	var p *pusher
+	r.target.OnDelivered = func(_ string, head batch.Seq) {
+		if done(p, head) {
+			cancel()
+		}
+	}
+	p = r.pusher()
+	if err := p.Run(ctx); !errors.Is(err, context.Canceled) {
+		r.t.Fatalf("run: %v, report %+v", err, p.Report())
+	}
+	return p.Report()
+}
+
+func TestPushForeignVolume(t *testing.T) {
+	eachDestination(t, func(t *testing.T, r *pushRig) {
+		r.seal(r.object(100))
+		other := state.Volume{Name: "accounts", ID: batch.NewVolumeID()}
+		if err := claimVolume(context.Background(), r.dest, "cache1", other); err != nil {
+			t.Fatal(err)
+		}
+		_, err := r.pusher().PushOnce(context.Background())
+		if !errors.Is(err, errForeign) {
+			t.Fatalf("push into another volume's directory: %v", err)
+		}
+		for _, name := range []string{"projects", "accounts", r.volume.ID.String(), other.ID.String()} {
+			if !strings.Contains(err.Error(), name) {
+				t.Errorf("the error does not name %s: %v", name, err)
+			}
+		}
+		if shards, batches := r.dest.sent(); len(shards)+len(batches) != 0 {
+			t.Fatal("something was sent")
+		}
+	})
+}
+
+func TestPushNewerFormat(t *testing.T) {
+	r := newPushRig(t, false)
+	if err := r.dest.CreateExclusive(context.Background(), "volume.json", []byte(`{"format":2}`)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.pusher().PushOnce(context.Background()); !errors.Is(err, batch.ErrFormat) {
+		t.Fatalf("push to a newer format: %v", err)
+	}
+}
+
+func TestPushFull(t *testing.T) {
+	eachDestination(t, func(t *testing.T, r *pushRig) {
+		r.acks("cache1", "cache", 0, true)
+		r.seal(r.object(1000))
+		p := r.pusher()
+		if n, err := p.PushOnce(context.Background()); n != 0 || !errors.Is(err, errTargetFull) || stateAfter(err) != pushFull {
+			t.Fatalf("pushed %d to a full store, %v", n, err)
+		}
+		if shards, _ := r.dest.sent(); len(shards) != 0 {
+			t.Fatalf("sent %v to a full store", shards)
+		}
+		r.acks("cache1", "cache", 0, false)
+		if err := p.PollAcks(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		r.push(p, 1)
+	})
+}
+
+// "Full" stops a sender at the next shard, not at the next batch.
+func TestPushFullInTheMiddle(t *testing.T) {
+	r := newPushRig(t, false)
+	var objects []batch.Object
+	for range 30 {
+		objects = append(objects, r.object(1000))
+	}
+	r.seal(objects...)
+	p := r.pusher()
+	var once sync.Once
+	r.dest.tap(func(string) error {
+		once.Do(func() {
+			r.acks("cache1", "cache", 0, true)
+			if err := p.PollAcks(context.Background()); err != nil {
+				t.Error(err)
+			}
+		})
+		return nil
+	})
+	if _, err := p.PushOnce(context.Background()); !errors.Is(err, errTargetFull) {
+		t.Fatalf("push: %v", err)
+	}
+	if shards, _ := r.dest.sent(); len(shards) > pushFlight {
+		t.Fatalf("%d shards went on", len(shards))
+	}
+}
+
+func TestPushAhead(t *testing.T) {
+	put := func(r *pushRig, e batch.Epoch, seq batch.Seq, file []byte) {
+		if err := r.dest.Store.Publish(context.Background(), batch.Path(e, seq, seq), file); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	publish := func(r *pushRig, e batch.Epoch, seq batch.Seq) { put(r, e, seq, r.encode(e, seq, nil).File) }
+	for _, tc := range []struct {
+		name  string
+		set   func(r *pushRig)
+		epoch batch.Epoch // 0: not ahead
+		seq   batch.Seq
+		fork  bool
+	}{
+		{"something that is no batch", func(r *pushRig) { put(r, 1, 4, []byte("junk")) }, 0, 0, false},
+		{"a batch of another volume", func(r *pushRig) {
+			id := r.volume.ID
+			r.volume.ID = batch.NewVolumeID()
+			publish(r, 1, 4)
+			r.volume.ID = id
+		}, 0, 0, false},
+		{"another batch under our number, ours before it", func(r *pushRig) {
+			r.push(r.pusher(), 3)
+			r.removeAt(r.destDir, batch.Path(1, 3, 3))
+			r.dest.tap(nil)
+			publish(r, 1, 3)
+		}, 1, 3, true},
+		{"one more batch", func(r *pushRig) { publish(r, 1, 4) }, 1, 4, false},
+		{"another batch under our number", func(r *pushRig) { publish(r, 1, 3) }, 1, 3, true},
+		{"a later epoch", func(r *pushRig) { publish(r, 2, 3) }, 2, 3, true},
+		{"a later epoch behind ours", func(r *pushRig) { publish(r, 2, 4) }, 2, 4, false},
+		{"acknowledged beyond ours", func(r *pushRig) {
+			b := r.seal()
+			r.acks("cache1", "cache", b.Seq, false)
+			r.log.b.Head--
+			delete(r.log.batches, b.Seq)
+		}, 1, 4, false},
+		{"another one acknowledged", func(r *pushRig) {
+			r.log.batches[2] = sealedBatch{Epoch: 1, Seq: 2, Digest: batch.Digest{9}}
+			r.acks("cache1", "cache", 2, false)
+			b := r.log.batches[1]
+			r.log.batches[2] = sealedBatch{Epoch: 1, Seq: 2, Digest: b.Digest}
+		}, 1, 2, true},
+		{"a side branch of an earlier epoch", func(r *pushRig) {
+			r.log.b.Epoch = 2
+			r.seal()
+			publish(r, 1, 4)
+			publish(r, 1, 5)
+		}, 0, 0, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := newPushRig(t, false)
+			for range 3 {
+				r.seal(r.object(100))
+			}
+			tc.set(r)
+			_, err := r.pusher().PushOnce(context.Background())
+			var ahead *aheadError
+			if tc.epoch == 0 {
+				if err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if !errors.As(err, &ahead) || stateAfter(err) != pushRefused {
+				t.Fatalf("push: %v, want aheadError", err)
+			}
+			if ahead.Epoch != tc.epoch || ahead.Seq != tc.seq || ahead.Fork != tc.fork || ahead.Store != "cache1" {
+				t.Fatalf("ahead %+v", ahead)
+			}
+		})
+	}
+}
+
+// A damaged file under the name of one of our batches is neither sent over nor taken for another history.
+func TestPushDamagedThere(t *testing.T) {
+	r := newPushRig(t, false)
+	for range 3 {
+		r.seal(r.object(100))
+	}
+	r.push(r.pusher(), 3)
+	file := filepath.Join(r.destDir, filepath.FromSlash(batch.Path(1, 3, 3)))
+	whole, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range [][]byte{whole[:len(whole)-1], append(slices.Clone(whole[:len(whole)-1]), ^whole[len(whole)-1])} {
+		if err := os.WriteFile(file, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.pusher().PushOnce(context.Background()); !errors.Is(err, errDamaged) || stateAfter(err) != pushRefused {
+			t.Fatalf("push: %v, want errDamaged", err)
+		}
+	}
+}
+
+// What is acknowledged counts as delivered, evicted or not; above it we look.
+func TestPushLooksAboveAcks(t *testing.T) {
+	eachDestination(t, func(t *testing.T, r *pushRig) {
+		var objects []batch.Object
+		for range 6 {
+			o := r.object(3000)
+			objects = append(objects, o)
+			r.seal(o)
+		}
+		r.push(r.pusher(), 6)
+		r.acks("cache1", "cache", 3, false)
+		r.removeAt(r.destDir, objects[0].Digest.Path()) // evicted
+		r.removeAt(r.destDir, objects[4].Digest.Path()) // lost
+		r.dest.tap(nil)
+		p := r.pusher()
+		r.push(p, 2)
+		if shards, _ := r.dest.sent(); len(shards) != 1 || shards[0] != objects[4].Digest.Path() {
+			t.Fatalf("sent %v", shards)
+		}
+		r.complete(2)
+		if rep := p.Report(); !rep.Checked || rep.Acked != 3 || rep.Delivered != 3 || rep.Published != 6 {
+			t.Fatalf("report %+v", rep)
+		}
+	})
+}
+
+// The destination is put back to an earlier state while the pusher runs.
+func TestPushRefillsAfterRollback(t *testing.T) {
+	r := newPushRig(t, false)
+	var last batch.Object
+	for range 5 {
+		last = r.object(3000)
+		r.seal(last)
+	}
+	p := r.pusher()
+	r.push(p, 5)
+	r.acks("cache1", "cache", 5, false)
+	if err := p.PollAcks(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	r.removeAt(r.destDir, batch.Path(1, 5, 5))
+	r.removeAt(r.destDir, last.Digest.Path())
+	r.acks("cache1", "cache", 4, false)
+	if err := p.PollAcks(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-p.dirty:
+	default:
+		t.Fatal("nobody was woken")
+	}
+	r.push(p, 1)
+	r.complete(1)
+}
+
+func TestPushLostShard(t *testing.T) {
+	for _, rotten := range []bool{false, true} {
+		r := newPushRig(t, false)
+		o := r.object(3000)
+		r.seal(o)
+		file := filepath.Join(r.ownDir, filepath.FromSlash(o.Digest.Path()))
+		whole, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
+		if rotten {
+			bad := slices.Clone(whole)
+			bad[100] ^= 1
+			if err := os.WriteFile(file, bad, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, err = r.pusher().PushOnce(context.Background())
+		var lost *lostShardError
+		if !errors.As(err, &lost) || lost.Shard != o || rotten != errors.Is(err, shard.ErrCorrupt) || rotten == errors.Is(err, store.ErrNotExist) {
+			t.Fatalf("push: %v, want lostShardError", err)
+		}
+
+		elsewhere := openLocal(t, t.TempDir())
+		if err := elsewhere.Publish(context.Background(), o.Digest.Path(), whole); err != nil {
+			t.Fatal(err)
+		}
+		r.target.Elsewhere = []store.Store{openLocal(t, t.TempDir()), elsewhere}
+		r.push(r.pusher(), 1)
+	}
+}
+
+// The head is committed before its file has its name: nothing to push yet, and no fault.
+func TestPushHeadNotRenamedYet(t *testing.T) {
+	r := newPushRig(t, false)
+	r.seal(r.object(100))
+	r.seal(r.object(100))
+	name := filepath.Join(r.ownDir, filepath.FromSlash(batch.Path(1, 2, 2)))
+	file, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(name); err != nil {
+		t.Fatal(err)
+	}
+	p := r.pusher()
+	r.push(p, 1)
+	if err := os.WriteFile(name, file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.push(p, 1)
+	r.seal()
+	r.removeAt(r.ownDir, batch.Path(1, 2, 2))
+	r.removeAt(r.destDir, batch.Path(1, 2, 2))
+	if _, err := r.pusher().PushOnce(context.Background()); !errors.Is(err, store.ErrNotExist) {
+		t.Fatalf("a batch in the middle is missing: %v", err)
+	}
+}
+
+func TestPushShardsAheadOfBatch(t *testing.T) {
+	r := newPushRig(t, false)
+	p := r.pusher()
+	var objects []batch.Object
+	for range 9 {
+		o := r.object(1000)
+		objects = append(objects, o)
+		p.shardPublished(o)
+	}
+	r.push(p, 0)
+	if shards, _ := r.dest.sent(); len(shards) != len(objects) {
+		t.Fatalf("%d shards went ahead, want %d", len(shards), len(objects))
+	}
+	r.dest.tap(nil)
+	r.seal(append(objects, r.object(500))...)
+	r.push(p, 1)
+	if shards, _ := r.dest.sent(); len(shards) != 1 {
+		t.Fatalf("%d shards were sent with the batch, want 1", len(shards))
+	}
+	r.complete(1)
+}
+
+// A shard that was sent ahead is removed there as abandoned before the batch names it: the look after publishing finds it.
+func TestPushLooksOnceMore(t *testing.T) {
+	r := newPushRig(t, false)
+	o := r.object(1000)
+	p := r.pusher()
+	p.shardPublished(o)
+	r.push(p, 0)
+	r.seal(o)
+	r.removeAt(r.destDir, o.Digest.Path())
+	if n, err := p.PushOnce(context.Background()); n != 0 || !errors.Is(err, store.ErrNotExist) {
+		t.Fatalf("pushed %d, %v; want the missing shard", n, err)
+	}
+	r.push(p, 1)
+	r.complete(1)
+}
+
+func TestPushFromBase(t *testing.T) {
+	r := newPushRig(t, false)
+	for range 5 {
+		r.seal(r.object(100))
+	}
+	r.log.b.Base = 4
+	r.push(r.pusher(), 2)
+	r.complete(4)
+	if _, err := os.Stat(filepath.Join(r.destDir, filepath.FromSlash(batch.Path(1, 3, 3)))); !errors.Is(err, os.ErrNotExist) {
+		t.Fatalf("a batch below base was sent: %v", err)
+	}
+}
+
+func TestPushManyShards(t *testing.T) {
+	r := newPushRig(t, false)
+	var objects []batch.Object
+	for range lookOneByOne + 50 {
+		objects = append(objects, r.object(64))
+	}
+	r.seal(objects...)
+	r.push(r.pusher(), 1)
+	r.complete(1)
+	lost := objects[77]
+	r.removeAt(r.destDir, lost.Digest.Path())
+	truncated := objects[99]
+	if err := os.Truncate(filepath.Join(r.destDir, filepath.FromSlash(truncated.Digest.Path())), 10); err != nil {
+		t.Fatal(err)
+	}
+	missing, err := r.pusher().missing(context.Background(), objects)
+	if err != nil || len(missing) != 2 || !slices.Contains(missing, lost) || !slices.Contains(missing, truncated) {
+		t.Fatalf("missing %v, %v", missing, err)
+	}
+}
+
+// Names at the destination that are none of ours are passed over.
+func TestPushStrangeNames(t *testing.T) {
+	r := newPushRig(t, false)
+	r.seal(r.object(100))
+	for _, name := range []string{"batches/x/y", "batches/00000001/README", "batches/00000001/00000000/note.txt", "batches/99999999999/a"} {
+		if err := r.dest.Store.Publish(context.Background(), name, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.push(r.pusher(), 1)
+}
+
+func TestReadSealedRotten(t *testing.T) {
+	r := newPushRig(t, false)
+	b := r.seal()
+	name := filepath.Join(r.ownDir, filepath.FromSlash(batch.Path(b.Epoch, b.Seq, b.Seq)))
+	file, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file[len(file)-1] ^= 1
+	if err := os.WriteFile(name, file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := readSealed(context.Background(), r.own, r.log, b.Seq); !errors.Is(err, batch.ErrCorrupt) {
+		t.Fatalf("rotten batch file: %v", err)
+	}
+}
+
+func TestPushErrorsSayWhat(t *testing.T) {
+	for err, want := range map[error]string{
+		&aheadError{Store: "cache1", Epoch: 2, Seq: 7}:             "cache1 holds batch 7 (epoch 2), which this node does not know",
+		&aheadError{Store: "cache1", Epoch: 2, Seq: 7, Fork: true}: "cache1 holds another batch under number 7 (epoch 2) than this node",
+		&lostShardError{Err: store.ErrNotExist}:                    fmt.Sprintf("shard %s is lost: object does not exist", path.Base(strings.Repeat("0", 64))),
+	} {
+		if err.Error() != want {
+			t.Errorf("%q, want %q", err, want)
+		}
+	}
+}

@@ -1,0 +1,261 @@
+package spooler
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	"slipway/internal/batch"
+	"slipway/internal/catalog"
+	"slipway/internal/control"
+	"slipway/internal/journal"
+)
+
+// Status implements control.Reporter.
+func (s *Spooler) Status(context.Context) ([]control.Status, error) {
+	v := s.vol
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	now := v.now()
+	st := control.Status{
+		Volume: v.name, Node: v.node, Role: "primary", Epoch: uint32(v.meta.Epoch),
+		Sender:    control.SenderStatus{Node: v.node, State: "idle"},
+		HeadBatch: uint64(v.meta.Head),
+		Complete:  v.meta.Complete && !v.walking(),
+		Daemon:    control.Running,
+		At:        now,
+		Spool:     control.SpoolStatus{Bytes: v.usage.bytes(), Cap: v.capBytes},
+	}
+	if v.walking() {
+		st.Waiting = fmt.Sprintf("%s: %d directories are still to be compared with the source", v.why, len(v.unchecked))
+	}
+	end, err := v.position()
+	if err != nil {
+		return nil, fmt.Errorf("read journal's end: %w", err)
+	}
+	st.Journal = journalStatus(end, v.meta.Position, v.gaps)
+	st.Pending = v.pendingStatus(now)
+	st.Warnings = v.warnings()
+	st.Stores = s.storeStatus(now)
+	for _, x := range st.Stores {
+		if x.State == "sending" {
+			st.Sender.State = "sending"
+		}
+	}
+	return []control.Status{st}, nil
+}
+
+func journalStatus(end, sealed journal.Position, gaps int) control.JournalStatus {
+	j := control.JournalStatus{Head: end.Offset, Gaps: gaps}
+	if sealed.Serial == end.Serial {
+		j.Sealed = sealed.Offset
+	}
+	return j
+}
+
+func (v *volume) pendingStatus(now time.Time) control.PendingStatus {
+	var p control.PendingStatus
+	for _, f := range v.pending.files {
+		p.Files++
+		p.Bytes += f.bytes
+		p.OldestSeconds = max(p.OldestSeconds, now.Sub(f.since).Seconds())
+	}
+	return p
+}
+
+// warnings are the things an operator should do something about.
+func (v *volume) warnings() []string {
+	var w []string
+	if len(v.recipients) < 2 {
+		w = append(w, "one recipient only: if its identity is lost, nothing can be restored; add another to recipients")
+	}
+	if v.problem != nil {
+		w = append(w, "sealing does not go on: "+v.problem.Error())
+	}
+	if !v.room() {
+		w = append(w, fmt.Sprintf("the local store has reached its cap of %d bytes: changed files stay pending until the cache and the backup hosts have taken more", v.capBytes))
+	}
+	for _, name := range v.mounted {
+		w = append(w, fmt.Sprintf("another file system is mounted at %q: it is not part of the volume", name))
+	}
+	unread := 0
+	var last error
+	for _, p := range v.pending.files {
+		if p.reason == reasonUnread && p.err != nil {
+			unread++
+			last = p.err
+		}
+	}
+	if unread > 0 {
+		w = append(w, fmt.Sprintf("%d files cannot be read: %v", unread, last))
+	}
+	return w
+}
+
+// storeStatus lists the own store, the destinations of this node's pushing, and the backup hosts that acks speak of.
+func (s *Spooler) storeStatus(now time.Time) []control.StoreStatus {
+	v := s.vol
+	list := []control.StoreStatus{{Name: v.node, Kind: "own", URL: v.ownDir, Batch: uint64(v.meta.Head), State: "ok"}}
+	for _, p := range s.pushers {
+		r := p.Report()
+		x := control.StoreStatus{Name: r.Name, Kind: r.Kind, URL: r.URL, Batch: uint64(r.Delivered), State: string(r.State), Error: r.Error}
+		if r.State == pushIdle {
+			x.State = "ok"
+			if !r.Checked {
+				x.State = "unchecked" // no daemon there has said anything
+			}
+		}
+		list = append(list, x)
+	}
+	acks := s.stages.backupAcks()
+	slices.SortFunc(acks, func(a, b ackOf) int { return strings.Compare(a.Store, b.Store) })
+	for _, a := range acks {
+		x := control.StoreStatus{Name: a.Store, Kind: a.Kind, URL: a.URL, Batch: uint64(a.Head), State: "ok", Error: a.Error}
+		if a.Error != "" {
+			x.State = "down"
+		}
+		list = append(list, x)
+	}
+	for i := range list {
+		list[i].LagBatches = int64(v.meta.Head) - int64(list[i].Batch)
+		if list[i].LagBatches > 0 {
+			list[i].LagSeconds = now.Sub(v.sealedAt(batch.Seq(list[i].Batch) + 1)).Seconds()
+		}
+	}
+	return list
+}
+
+// sealedAt returns when a batch was sealed; now if the catalog does not know it.
+func (v *volume) sealedAt(seq batch.Seq) time.Time {
+	at := v.now()
+	_ = v.cat.View(func(tx *catalog.Tx) error { // a damaged row only makes the lag read zero
+		return tx.Batches(seq, func(b catalog.BatchInfo) error {
+			at = b.SealedAt
+			return errStop
+		})
+	})
+	return at
+}
+
+// Batches implements control.Reporter.
+func (s *Spooler) Batches(_ context.Context, volume string, from uint64, limit int) ([]control.BatchRow, error) {
+	v := s.vol
+	if volume != "" && volume != v.name {
+		return nil, fmt.Errorf("volume %q: %w", volume, fs.ErrNotExist)
+	}
+	var rows []control.BatchRow
+	err := v.cat.View(func(tx *catalog.Tx) error {
+		return tx.Batches(batch.Seq(from), func(b catalog.BatchInfo) error {
+			if limit > 0 && len(rows) >= limit {
+				return errStop
+			}
+			stage, copies := s.stages.of(b.Seq)
+			rows = append(rows, control.BatchRow{
+				Volume: v.name, Epoch: uint32(b.Epoch), Seq: uint64(b.Seq), SealedAt: b.SealedAt,
+				Files: b.Files, Bytes: b.Bytes, Shards: b.Shards, Stage: stage.String(), Copies: copies,
+			})
+			return nil
+		})
+	})
+	if err != nil && err != errStop { //nolint:errorlint // errStop is handed through as it is
+		return nil, fmt.Errorf("list batches: %w", err)
+	}
+	return rows, nil
+}
+
+// Pending implements control.Reporter.
+func (s *Spooler) Pending(_ context.Context, limit int) ([]control.PendingRow, error) {
+	v := s.vol
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var rows []control.PendingRow
+	err := v.tree.within(func() error {
+		for id, p := range v.pending.files {
+			if limit > 0 && len(rows) >= limit {
+				return nil
+			}
+			path, ok, err := v.tree.path(id)
+			if err != nil {
+				return err
+			}
+			if !ok {
+				continue
+			}
+			rows = append(rows, control.PendingRow{
+				Path: path, State: p.reason, Since: p.since, Bytes: p.bytes,
+				Writers: v.pending.writers[id], Why: v.whyPending(p),
+			})
+		}
+		return nil
+	})
+	slices.SortFunc(rows, func(a, b control.PendingRow) int { return strings.Compare(a.Path, b.Path) })
+	return rows, err
+}
+
+// whyPending says in words what a pending file waits for.
+func (v *volume) whyPending(p *pendingFile) string {
+	switch {
+	case p.done != nil:
+		return "read; waits for the next batch"
+	case p.running:
+		return "is being read"
+	case p.err != nil:
+		return "tried again: " + p.err.Error()
+	case v.pending.writers[p.id] > 0:
+		return fmt.Sprintf("open for writing; read every %v while it changes", v.timing.openInterval)
+	case p.reason == reasonOpen && p.tries > 0:
+		return "a mapping or a process of before the last mount still has it open"
+	case !v.room():
+		return "waits for room in the local store"
+	}
+	return "waits until it is quiet"
+}
+
+// Explain implements control.Reporter.
+func (s *Spooler) Explain(_ context.Context, path string) (control.Explained, error) {
+	v := s.vol
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	out := control.Explained{Path: path, Stage: control.Pending.String()}
+	err := v.tree.within(func() error {
+		if line, skip := v.exclude.match(path, false); skip {
+			out.WaitingFor = fmt.Sprintf("excluded by line %d of exclude", line)
+			return nil
+		}
+		id, ok, err := v.tree.find(path)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			if v.walking() {
+				out.WaitingFor = "its directory has not been compared with the source yet"
+				return nil
+			}
+			return fmt.Errorf("%q: %w", path, fs.ErrNotExist)
+		}
+		if p := v.pending.files[id]; p != nil {
+			out.WaitingFor = v.whyPending(p)
+			return nil
+		}
+		n, err := v.tree.get(id)
+		if err != nil {
+			return err
+		}
+		if n == nil || n.dirty {
+			out.WaitingFor = "the next batch"
+			return nil
+		}
+		stage, copies := s.stages.of(n.Seq)
+		out.Stage, out.Copies, out.Batch, out.WaitingFor = stage.String(), copies, uint64(n.Seq), s.whyAt(stage)
+		return nil
+	})
+	return out, err
+}
+
+// Do implements control.Reporter.
+func (s *Spooler) Do(_ context.Context, verb, _ string) error {
+	return fmt.Errorf("%s: not a verb of the spooler", verb)
+}

@@ -1,0 +1,116 @@
+package spooler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"slipway/internal/batch"
+	"slipway/internal/config"
+	"slipway/internal/store"
+)
+
+// evictEvery is how often the own store is looked through for what may go.
+const evictEvery = 5 * time.Second
+
+// abandonUnnamed removes the shards that the last run published and did not live to name; the next envelope lists them, so
+// that a store they were pushed to can remove them as well.
+func (v *volume) abandonUnnamed(ctx context.Context) error {
+	unnamed, err := unnamedShards(ctx, v.own, v.cat)
+	if err != nil {
+		return err
+	}
+	for _, o := range unnamed {
+		if err := v.own.Remove(ctx, o.Digest.Path()); err != nil {
+			return fmt.Errorf("remove shard %s, which no batch names: %w", o.Digest, err)
+		}
+	}
+	v.abandoned = unnamed
+	v.evictor, err = openEvictor(ctx, v.own, v.cat, v.capBytes, &v.usage)
+	return err
+}
+
+// openBackups opens the backup hosts that this node has an account on, to look up what it may evict.
+func (s *Spooler) openBackups() error {
+	for _, b := range s.opt.Config.Backups {
+		opt, err := config.StoreOptions(s.opt.Config.SSH, b)
+		if err != nil {
+			return err
+		}
+		root, err := store.Open(b.URL, opt)
+		if err != nil {
+			return fmt.Errorf("open store %s: %w", b.Name, err)
+		}
+		s.backups = append(s.backups, store.Sub(root, s.opt.Config.Volume))
+		s.closers = append(s.closers, root)
+	}
+	return nil
+}
+
+// evictLoop runs EvictOnce now and then.
+func (s *Spooler) evictLoop(ctx context.Context) error {
+	t := time.NewTicker(evictEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-t.C:
+		}
+		freed, err := s.EvictOnce(ctx)
+		if err != nil && ctx.Err() == nil {
+			s.log.Warn("local copies stay", "error", err)
+		}
+		if freed > 0 {
+			s.nudge() // files may wait for room
+		}
+	}
+}
+
+// EvictOnce removes local copies of what is safe elsewhere and returns the bytes freed.
+func (s *Spooler) EvictOnce(ctx context.Context) (int64, error) {
+	e := s.vol.evictor
+	if need := s.stages.need(); len(s.backups) > 0 && need > 0 {
+		e.confirm = heldBy(s.backups, min(need, len(s.backups)))
+	}
+	var total int64
+	for {
+		freed, err := e.evictOnce(ctx, s.stages.evictHeads())
+		total += freed
+		if freed == 0 || err != nil {
+			return total, err
+		}
+	}
+}
+
+// evictHeads say which batches are safe without this node's copy.
+func (s *stages) evictHeads() evictHeads {
+	h := evictHeads{Stored: s.storedHead()}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	heads := []batch.Seq{s.cache}
+	for _, r := range s.replicas {
+		heads = append(heads, r)
+	}
+	for _, b := range s.backups {
+		heads = append(heads, b.Head)
+	}
+	if len(heads) >= 2 {
+		slices.Sort(heads)
+		h.Twice = heads[len(heads)-2]
+	}
+	return h
+}
+
+func (s *Spooler) closeStores() error {
+	var errs []error
+	for _, p := range s.pushers {
+		errs = append(errs, p.Close())
+	}
+	for _, c := range s.closers {
+		errs = append(errs, c.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,228 @@
+// Package spooler turns the journal of a mount into batches and pushes them: journal → pending → chunks → shards and batches →
+// own store → replica peers and the cache. It is a process of its own, so that it may die without the mount noticing.
+//
+// One loop owns the volume's state and does everything that must happen in order: it folds the journal into the tree, compares
+// directories with the source after a gap, hands settled files to the capture workers, and seals what they bring. Workers read,
+// chunk, compress and publish shards beside it. One pusher a destination follows the catalog.
+//
+// After a crash: what the catalog says is sealed is durable in the own store (commit points 1-3 of docs/guarantees.md); what was
+// folded or captured beyond it is folded and captured again from the journal and the source; shards that no batch names are
+// found and abandoned. Nothing is lost and at most one batch's work is repeated.
+package spooler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"slipway/internal/config"
+	"slipway/internal/control"
+	"slipway/internal/state"
+	"slipway/internal/store"
+)
+
+// Options of a spooler.
+type Options struct {
+	Config *config.Primary
+	Source *os.File // the source directory, opened before anything was mounted over it
+	Log    *slog.Logger
+
+	// BatchInterval is the shortest time between two batches; 0: one second.
+	BatchInterval time.Duration
+	// Now is the clock; nil: time.Now.
+	Now func() time.Time
+}
+
+// Spooler is one owned volume at work.
+type Spooler struct {
+	opt     Options
+	state   state.Dir
+	vol     *volume
+	wake    chan struct{} // capacity one: something happened
+	jobs    chan *pendingFile
+	results results
+	pushers []*pusher
+	backups []store.Store // backup hosts that this node may read
+	closers []store.Store
+	stages  stages
+
+	aheadMu sync.Mutex // guards ahead
+	ahead   *behind    // a destination holds what this node does not know
+	log     *slog.Logger
+}
+
+const (
+	workers  = 2
+	idlePoll = time.Second // look at the journal even when no event came
+)
+
+// New opens the volume's state and finishes what the last run left open. Nothing is started.
+func New(opt Options) (*Spooler, error) {
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	if opt.BatchInterval == 0 {
+		opt.BatchInterval = time.Second
+	}
+	s := &Spooler{
+		opt:   opt,
+		state: state.Dir(opt.Config.State),
+		wake:  make(chan struct{}, 1),
+		jobs:  make(chan *pendingFile, 32*workers),
+		log:   opt.Log,
+	}
+	if err := s.open(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Close ends what New opened.
+func (s *Spooler) Close() error {
+	return errors.Join(s.closeStores(), s.vol.close())
+}
+
+// Run works until ctx ends or memory can no longer be trusted.
+func (s *Spooler) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for range workers {
+		g.Go(func() error { return s.captureLoop(ctx) })
+	}
+	g.Go(func() error { return s.loop(ctx) })
+	g.Go(func() error { return s.watchJournal(ctx) })
+	for _, p := range s.pushers {
+		g.Go(func() error { return p.Run(ctx) })
+	}
+	g.Go(func() error { return s.evictLoop(ctx) })
+	g.Go(func() error { return control.Serve(ctx, s.opt.Config.State, s, time.Second) })
+	return g.Wait()
+}
+
+// nudge wakes the loop.
+func (s *Spooler) nudge() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// loop runs Step whenever something happened or is due.
+func (s *Spooler) loop(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.wake:
+		case <-timer.C:
+		}
+		again, err := s.Step(ctx)
+		var fatal *fatalError
+		if errors.As(err, &fatal) {
+			return err
+		}
+		if err != nil && ctx.Err() == nil {
+			s.log.Error("sealing does not go on", "error", err)
+			s.vol.setProblem(err)
+			again = time.Second
+		}
+		timer.Reset(again)
+	}
+}
+
+// Step does all that is due now and returns after what time something will be, if nothing happens before.
+func (s *Spooler) Step(ctx context.Context) (time.Duration, error) {
+	v := s.vol
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if err := s.catchUp(ctx); err != nil {
+		return 0, err
+	}
+	if v.held != nil {
+		if err := v.finish(ctx, v.held); err != nil {
+			return 0, err
+		}
+	}
+	s.collect()
+	more := false
+	if err := v.tree.within(func() (err error) {
+		if more, err = v.fold(); err != nil || more {
+			return err
+		}
+		return v.walk()
+	}); err != nil {
+		return 0, &fatalError{err}
+	}
+	if more {
+		return 0, nil
+	}
+	if err := v.tree.within(func() error { return s.dispatch() }); err != nil {
+		return 0, &fatalError{err}
+	}
+	due, next := v.sealDue()
+	if due {
+		if _, err := v.seal(ctx); err != nil {
+			return 0, err
+		}
+		v.problem = nil
+		next = time.Time{}
+	}
+	return s.pause(next), nil
+}
+
+// pause returns how long nothing is due.
+func (s *Spooler) pause(next time.Time) time.Duration {
+	v := s.vol
+	if len(v.queue) > 0 && len(v.pending.files) < walkPendingMax {
+		return time.Millisecond
+	}
+	now := v.now()
+	wait := idlePoll
+	if due := v.pending.next(); !due.IsZero() && v.busy < 32*workers {
+		wait = min(wait, due.Sub(now))
+	}
+	if !next.IsZero() {
+		wait = min(wait, next.Sub(now))
+	}
+	return max(wait, time.Millisecond)
+}
+
+// dispatch hands due files to the workers, as many as they can take.
+func (s *Spooler) dispatch() error {
+	v := s.vol
+	for v.busy < cap(s.jobs) && !v.congested() {
+		p := v.pending.takeDue(v.folded)
+		if p == nil {
+			return nil
+		}
+		ready, err := v.ready(p)
+		if err != nil {
+			return err
+		}
+		if !ready {
+			continue
+		}
+		v.busy++
+		s.jobs <- p // has room: busy counts what is in it
+	}
+	return nil
+}
+
+// watchJournal wakes the loop when the journal grows.
+func (s *Spooler) watchJournal(ctx context.Context) error {
+	w, err := newJournalWatch(s.state.Journal())
+	if err != nil {
+		return fmt.Errorf("watch journal: %w", err)
+	}
+	return w.run(ctx, s.nudge)
+}

@@ -1,0 +1,135 @@
+package spooler
+
+import (
+	"sync"
+
+	"slipway/internal/ack"
+	"slipway/internal/batch"
+	"slipway/internal/control"
+)
+
+// stages knows how far each store has got, from the acks files that the senders' polls bring and from what this node itself
+// published durably. Acks are hints: a stage is never shown above what one of them claims.
+type stages struct {
+	minReplicas int
+	copies      int // from the configuration; 0: the cache's acks say
+
+	mu       sync.Mutex // guards what follows
+	replicas map[string]batch.Seq
+	cache    batch.Seq
+	backups  map[string]ack.Acks
+	needed   int // copies asked for by the cache
+}
+
+// acked takes over what an acks file says.
+func (s *stages) acked(list []ack.Acks) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range list {
+		switch a.Kind {
+		case "backup":
+			if s.backups == nil {
+				s.backups = map[string]ack.Acks{}
+			}
+			s.backups[a.Store] = a
+		case "cache":
+			s.needed = a.Copies
+		}
+	}
+}
+
+// delivered notes how far a destination of this node's own pushing has got.
+func (s *stages) delivered(kind, name string, head batch.Seq) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if kind == "cache" {
+		s.cache = head
+		return
+	}
+	if s.replicas == nil {
+		s.replicas = map[string]batch.Seq{}
+	}
+	s.replicas[name] = head
+}
+
+// need is how many backup hosts make "stored"; 0 while nobody has said.
+func (s *stages) need() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.needLocked()
+}
+
+func (s *stages) needLocked() int {
+	if s.copies > 0 {
+		return s.copies
+	}
+	return s.needed
+}
+
+// of returns a sealed batch's stage and how many backup hosts have it. A stage that the configuration does not have is passed
+// with the one before it.
+func (s *stages) of(seq batch.Seq) (control.Stage, int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	copies, verified := 0, 0
+	for _, a := range s.backups {
+		if a.Head >= seq {
+			copies++
+		}
+		if a.Verified >= seq {
+			verified++
+		}
+	}
+	replicas := 0
+	for _, head := range s.replicas {
+		if head >= seq {
+			replicas++
+		}
+	}
+	need := s.needLocked()
+	switch {
+	case replicas < s.minReplicas:
+		return control.Sealed, copies
+	case s.cache < seq:
+		return control.Replicated, copies
+	case need == 0 || copies < need:
+		return control.Cached, copies
+	case verified < need:
+		return control.Stored, copies
+	}
+	return control.Verified, copies
+}
+
+// storedHead is the newest batch that so many backup hosts have; 0 if none.
+func (s *stages) storedHead() batch.Seq {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	need := s.needLocked()
+	if need == 0 {
+		return 0
+	}
+	var best batch.Seq
+	for _, a := range s.backups {
+		n := 0
+		for _, b := range s.backups {
+			if b.Head >= a.Head {
+				n++
+			}
+		}
+		if n >= need && a.Head > best {
+			best = a.Head
+		}
+	}
+	return best
+}
+
+// backupAcks returns a copy of what the backup hosts acknowledged.
+func (s *stages) backupAcks() []ack.Acks {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]ack.Acks, 0, len(s.backups))
+	for _, a := range s.backups {
+		out = append(out, a)
+	}
+	return out
+}

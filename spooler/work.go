@@ -1,0 +1,180 @@
+package spooler
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"slipway/internal/journal"
+	"slipway/internal/source"
+)
+
+// results is what the workers bring back to the loop.
+type results struct {
+	mu   sync.Mutex
+	list []result
+}
+
+type result struct {
+	file *pendingFile
+	captured
+	same bool // the file is as it was sealed: nothing was read
+}
+
+func (r *results) put(x result) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.list = append(r.list, x)
+}
+
+func (r *results) take() []result {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	list := r.list
+	r.list = nil
+	return list
+}
+
+// captureLoop is one capture worker: it reads what the loop hands out into its own packer.
+func (s *Spooler) captureLoop(ctx context.Context) error {
+	c, p := s.vol.newCapturer()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case f := <-s.jobs:
+			s.captureOne(ctx, c, p, f)
+		}
+	}
+}
+
+// captureOne reads one file, unless it is as it was sealed.
+func (s *Spooler) captureOne(ctx context.Context, c *capturer, p *packer, f *pendingFile) {
+	r := result{file: f}
+	if r.same = unchanged(s.vol, f); !r.same {
+		r.captured = c.capture(ctx, f.job, p)
+	}
+	s.results.put(r)
+	s.nudge()
+}
+
+// known is what was sealed of a file, to see whether it has to be read at all.
+type known struct {
+	ident  journal.Ident
+	attr   journal.Attr
+	sealed bool
+}
+
+// unchanged tells whether a file is as it was sealed and nobody writes to it. It saves reading a database that is held open
+// and a file that was opened for writing but not written.
+func unchanged(v *volume, f *pendingFile) bool {
+	k := f.known
+	if !k.sealed {
+		return false
+	}
+	file, err := source.Open(v.source, f.job.Path, unix.O_RDONLY, k.ident)
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	_, attr, err := source.Stat(int(file.Fd()), "")
+	if err != nil || attr.Ctime != k.attr.Ctime || attr.Mtime != k.attr.Mtime || attr.Size != k.attr.Size {
+		return false
+	}
+	quiet, err := source.Quiet(file)
+	if err != nil {
+		return false
+	}
+	if quiet {
+		return true
+	}
+	// Somebody has it open or mapped: a store that has not been written back would not show in the times. Push it there and
+	// look again.
+	if err := unix.SyncFileRange(int(file.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER); err != nil {
+		return false
+	}
+	f.stillOpen = true
+	_, after, err := source.Stat(int(file.Fd()), "")
+	return err == nil && after == attr
+}
+
+// ready prepares a due file for a worker; false if there is nothing to read (now).
+func (v *volume) ready(p *pendingFile) (bool, error) {
+	n, err := v.tree.get(p.id)
+	if err != nil {
+		return false, err
+	}
+	if n == nil {
+		v.pending.remove(p.id)
+		return false, nil
+	}
+	path, ok, err := v.tree.path(p.id)
+	if err != nil {
+		return false, err
+	}
+	if !ok {
+		v.pending.retry(p, p.reason, nil) // the walk has not come there yet
+		return false, nil
+	}
+	writers := v.pending.writers[p.id]
+	p.job = captureJob{ID: p.id, Path: path, Ident: n.Ident, Force: writers > 0 || p.held(v.timing, v.now())}
+	p.known = known{ident: n.Ident, attr: n.Attr, sealed: n.Content != nil && n.Content.Clean && !v.rebooted && p.reason != reasonUnclean}
+	p.stillOpen = false
+	return true, nil
+}
+
+// collect takes what the workers brought.
+func (s *Spooler) collect() {
+	v := s.vol
+	for _, r := range s.results.take() {
+		v.busy--
+		p := r.file
+		p.running = false
+		if v.pending.files[p.id] != p {
+			continue // removed while it was read
+		}
+		switch {
+		case r.same:
+			v.pending.same(p)
+		case r.Err == nil:
+			c := r.captured
+			p.done = &c
+			v.arrived = append(v.arrived, p)
+		default:
+			v.failed(p, r.Err)
+		}
+	}
+}
+
+// failed puts a file back whose capture brought nothing. One that moved is found by the journal; one that has a hidden writer is
+// watched.
+func (v *volume) failed(p *pendingFile, err error) {
+	switch {
+	case errors.Is(err, source.ErrMoved), errors.Is(err, fs.ErrNotExist):
+		v.pending.retry(p, p.reason, nil)
+	case errors.Is(err, errBusy):
+		v.pending.retry(p, reasonOpen, nil)
+	case errors.Is(err, errChanging), errors.Is(err, errNoRoom), errors.Is(err, context.Canceled):
+		v.pending.retry(p, p.reason, err)
+	default:
+		v.pending.retry(p, reasonUnread, err)
+	}
+}
+
+// same settles a file that turned out to be as it was sealed.
+func (s *pendingSet) same(p *pendingFile) {
+	p.captured, p.err = s.now(), nil
+	if p.gen == p.startGen && s.writers[p.id] == 0 && !p.stillOpen {
+		s.remove(p.id)
+		return
+	}
+	p.since, p.pos = p.startAt, p.startPos
+	if p.stillOpen && s.writers[p.id] == 0 {
+		s.retry(p, reasonOpen, nil) // a mapping or a ghost writer: watched until it ends
+		return
+	}
+	s.reschedule(p)
+}
