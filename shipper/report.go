@@ -1,0 +1,208 @@
+package shipper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"slipway/internal/batch"
+	"slipway/internal/control"
+)
+
+var _ control.Reporter = (*Shipper)(nil)
+
+// errNoPaths: file names are inside the batches, which a cache host cannot read.
+var errNoPaths = errors.New("a cache host knows no file names: ask on the primary, or use `slipway ship --explain`")
+
+// Status tells how far every volume is.
+func (s *Shipper) Status(ctx context.Context) ([]control.Status, error) {
+	if err := s.remember(ctx); err != nil {
+		return nil, err
+	}
+	now := s.now()
+	var list []control.Status
+	for _, v := range s.all() {
+		list = append(list, s.status(v, now))
+	}
+	return list, nil
+}
+
+func (s *Shipper) status(v *volume, now time.Time) control.Status {
+	used := s.usage.of(v.name)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	st := control.Status{
+		Volume: v.name, Node: s.cfg.Node, Role: "cache", Epoch: uint32(v.chain.Present().Epoch),
+		HeadBatch: uint64(v.acks.Head), Complete: v.chain.Complete,
+		Spool: control.SpoolStatus{Bytes: used, Cap: s.cfg.Ship.Cap},
+		At:    now, Daemon: control.Running,
+	}
+	own := control.StoreStatus{Name: v.acks.Store, Kind: "cache", URL: s.cfg.Store, Batch: uint64(v.acks.Head), State: "ok", Error: v.whyLocked()}
+	switch {
+	case v.fault != "":
+		own.State = "refused"
+	case v.acks.Full:
+		own.State = "full"
+	}
+	st.Stores = append(st.Stores, own)
+	st.Warnings = v.warningsLocked()
+	for _, c := range v.cursors {
+		r := c.reportLocked()
+		st.Stores = append(st.Stores, storeStatus(r, now))
+		st.Warnings = append(st.Warnings, r.warnings()...)
+	}
+	return st
+}
+
+func storeStatus(r Report, now time.Time) control.StoreStatus {
+	st := control.StoreStatus{Name: r.Host, Kind: "backup", URL: r.URL, Batch: uint64(r.Head), LagBatches: r.LagBatches, State: "ok"}
+	if !r.LagSince.IsZero() {
+		st.LagSeconds = max(0, now.Sub(r.LagSince).Seconds())
+	}
+	switch {
+	case r.Full:
+		st.State = "full"
+	case r.State == Refused:
+		st.State = "refused"
+	case r.State == Waiting:
+		st.State = "down"
+	case r.State == Sending:
+		st.State = "sending"
+	case r.State == Holding:
+		st.State = "waiting"
+	}
+	if r.Err != nil {
+		st.Error = r.Err.Error()
+	} else {
+		st.Error = r.Damage
+	}
+	return st
+}
+
+func (v *volume) warningsLocked() []string {
+	var list []string
+	if v.fault != "" {
+		list = append(list, v.fault)
+	}
+	if n := len(v.acks.Refused); n > 0 {
+		last := v.acks.Refused[n-1]
+		list = append(list, fmt.Sprintf("%d objects were refused, the last %s (%s): see %s/refused", n, last.Name, last.Reason, v.in.Dir))
+	}
+	if v.acks.Full {
+		list = append(list, "the store has reached its cap: raise ship.cap, shorten ship.keep, or see why the backup hosts do not take more")
+	}
+	if v.ahead != "" {
+		list = append(list, v.ahead)
+	}
+	return list
+}
+
+func (r Report) warnings() []string {
+	var list []string
+	if r.Damage != "" {
+		list = append(list, r.Damage)
+	}
+	if r.State == Refused && r.Err != nil {
+		list = append(list, r.Err.Error())
+	}
+	for _, lacks := range r.Weak {
+		list = append(list, fmt.Sprintf("%s is weak: its server lacks %s", r.Host, lacks))
+	}
+	if r.Skew != 0 {
+		list = append(list, fmt.Sprintf("the clock of %s differs by %s: set one of them right", r.Host, r.Skew.Round(time.Second)))
+	}
+	return list
+}
+
+// Batches lists a volume's batches (all volumes' for "") from a sequence number on.
+func (s *Shipper) Batches(ctx context.Context, volume string, from uint64, limit int) ([]control.BatchRow, error) {
+	if err := s.remember(ctx); err != nil {
+		return nil, err
+	}
+	if limit <= 0 {
+		limit = explainAtMost
+	}
+	var rows []control.BatchRow
+	for _, v := range s.all() {
+		if volume != "" && v.name != volume {
+			continue
+		}
+		p := v.copyChain()
+		for seq := max(batch.Seq(from), p.Low); seq <= p.Head && p.Head > 0 && len(rows) < limit; seq++ {
+			b, _, err := v.in.Load(ctx, &p, seq)
+			if err != nil {
+				return rows, err
+			}
+			rows = append(rows, s.row(v, b))
+		}
+	}
+	return rows, nil
+}
+
+func (s *Shipper) row(v *volume, b *batch.Batch) control.BatchRow {
+	env := &b.Envelope
+	stage, copies := s.stage(v, env.First)
+	return control.BatchRow{
+		Volume: v.name, Epoch: uint32(env.Epoch), Seq: uint64(env.First), SealedAt: env.SealedAt,
+		Files: env.Counts.Files, Bytes: env.Counts.Bytes, Shards: len(env.Introduces), Stage: stage.String(), Copies: copies,
+	}
+}
+
+// stage tells how far a batch has come, and how many backup hosts acknowledged it. Without backup hosts, being cached is all
+// there is, and counts as stored.
+func (s *Shipper) stage(v *volume, seq batch.Seq) (stage control.Stage, copies int) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if seq > v.acks.Head {
+		return control.Sealed, 0
+	}
+	verified := 0
+	for _, c := range v.cursors {
+		if c.acks.Head >= seq {
+			copies++
+		}
+		if c.acks.Verified >= seq {
+			verified++
+		}
+	}
+	need := s.cfg.Ship.Copies
+	switch {
+	case verified >= need:
+		return control.Verified, copies
+	case copies >= need:
+		return control.Stored, copies
+	}
+	return control.Cached, copies
+}
+
+// Pending is empty: what is not sealed is on the primary.
+func (s *Shipper) Pending(context.Context, int) ([]control.PendingRow, error) { return nil, nil }
+
+// Explain cannot answer for a path.
+func (s *Shipper) Explain(context.Context, string) (control.Explained, error) {
+	return control.Explained{}, errNoPaths
+}
+
+// Barrier cannot either.
+func (s *Shipper) Barrier(_ context.Context, b control.Barrier) (control.Barrier, error) {
+	return b, errNoPaths
+}
+
+// Do is the operator's word. "ship" sends a volume, or all (""), now, whatever the conditions say.
+func (s *Shipper) Do(_ context.Context, verb, arg string) error {
+	if verb != "ship" {
+		return fmt.Errorf("the shipper knows no %q", verb)
+	}
+	found := false
+	for _, v := range s.all() {
+		if arg == "" || arg == v.name {
+			found = true
+			v.release()
+		}
+	}
+	if !found && arg != "" {
+		return fmt.Errorf("ship volume %s: it has not arrived here", arg)
+	}
+	return nil
+}

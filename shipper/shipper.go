@@ -1,0 +1,266 @@
+// Package shipper is the process on a cache host: it checks what arrives in the store, holds it until a sending condition is
+// met, ships it to the backup hosts, reads it back, acknowledges each step in acks files and evicts what every host has.
+// docs/sending.md describes it, with the table of states and what moves one to the next.
+//
+// After a crash: every batch and shard is where it was, because the shipper only adds to backup hosts, and takes from its own
+// store only what all of them hold. What was checked is remembered in <state>/volumes/<volume>.json, which may be behind:
+// then a few batches are checked again, and a backup host is asked where it stands before anything is sent to it. Acks are
+// written after what they say is durable, so that they may be behind too, and are never ahead. Two shippers on one store send
+// some things twice and harm nothing; a second one on the same state directory is refused.
+package shipper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sort"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"slipway/internal/config"
+	"slipway/internal/durable"
+	"slipway/internal/store"
+)
+
+// Intervals of the loops. Events wake them at once; these are for events that were lost.
+const (
+	listEvery     = 30 * time.Second       // a full listing of the store
+	missingEvery  = 250 * time.Millisecond // a batch's shards that were not there yet
+	maintainEvery = 30 * time.Second
+)
+
+// Options say how a Shipper works.
+type Options struct {
+	Config    *config.Cache
+	Now       func() time.Time                        // nil: time.Now
+	OpenStore func(config.Store) (store.Store, error) // nil: by URL, with the configuration's keys, connections and limits
+	Log       *slog.Logger                            // nil: slog.Default
+}
+
+// Shipper holds and ships the volumes of one cache store.
+type Shipper struct {
+	cfg   *config.Cache
+	now   func() time.Time
+	log   *slog.Logger
+	root  store.Store
+	when  []Condition
+	hosts []*host
+	usage usage
+
+	watch *watcher // made by New, fed by Run
+
+	mu      sync.Mutex
+	volumes map[string]*volume // guarded by mu
+}
+
+// New makes a Shipper. It starts nothing and contacts nobody.
+func New(opt Options) (*Shipper, error) {
+	cfg := opt.Config
+	s := &Shipper{cfg: cfg, now: opt.Now, log: opt.Log, volumes: map[string]*volume{}}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	if s.log == nil {
+		s.log = slog.Default()
+	}
+	if _, err := filepath.Abs(cfg.Store); err != nil || !filepath.IsAbs(cfg.Store) {
+		return nil, fmt.Errorf("open store %q: the cache's own store is an absolute directory", cfg.Store)
+	}
+	var err error
+	if s.root, err = store.Open(cfg.Store, store.Options{}); err != nil {
+		return nil, fmt.Errorf("open store %s: %w", cfg.Store, err)
+	}
+	when := cfg.Ship.When
+	if len(when) == 0 {
+		when = []config.Condition{{Age: new(time.Duration)}}
+	}
+	for _, c := range when {
+		compiled, err := Compile(c, cfg.Ship.Cap)
+		if err != nil {
+			return nil, err
+		}
+		s.when = append(s.when, compiled)
+	}
+	open := opt.OpenStore
+	if open == nil {
+		open = func(st config.Store) (store.Store, error) { return openStore(cfg.SSH, st) }
+	}
+	for _, st := range cfg.Ship.To {
+		h, err := newHost(st, open)
+		if err != nil {
+			return nil, err
+		}
+		s.hosts = append(s.hosts, h)
+	}
+	s.watch = newWatcher(cfg.Store, s.log)
+	return s, nil
+}
+
+func openStore(ssh config.SSH, st config.Store) (store.Store, error) {
+	opt, err := config.StoreOptions(ssh, st)
+	if err != nil {
+		return nil, err
+	}
+	return store.Open(st.URL, opt)
+}
+
+// Close frees the connections. Run and ShipOnce must have returned.
+func (s *Shipper) Close() error {
+	var faults []error
+	for _, h := range s.hosts {
+		faults = append(faults, h.store.Close())
+	}
+	return errors.Join(append(faults, s.root.Close())...)
+}
+
+// lock keeps a second shipper off this state directory. The caller closes what it returns.
+func (s *Shipper) lock() (func(), error) {
+	if err := durable.MkdirAll(s.cfg.State, 0o700); err != nil {
+		return nil, fmt.Errorf("make state directory: %w", err)
+	}
+	f, err := durable.Lock(filepath.Join(s.cfg.State, "shipper.lock"))
+	if err != nil {
+		return nil, fmt.Errorf("lock state directory %s, another shipper may run there: %w", s.cfg.State, err)
+	}
+	return func() { _ = f.Close() }, nil
+}
+
+// Run ships until ctx ends.
+func (s *Shipper) Run(ctx context.Context) error {
+	unlock, err := s.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.watch.run(ctx, s.wake) })
+	group.Go(func() error { return s.runMaintain(ctx) })
+	group.Go(func() error {
+		running := map[string]bool{}
+		return every(ctx, listEvery, s.watch.root, func() time.Duration {
+			s.discover(ctx)
+			for _, v := range s.all() {
+				if !running[v.name] {
+					running[v.name] = true
+					s.start(ctx, group, v)
+				}
+			}
+			return 0
+		})
+	})
+	return group.Wait()
+}
+
+// start runs a volume's loops: one for what arrives, two for each backup host.
+func (s *Shipper) start(ctx context.Context, group *errgroup.Group, v *volume) {
+	group.Go(func() error {
+		return every(ctx, listEvery, v.wake, func() time.Duration {
+			again, err := s.arrive(ctx, v)
+			if err != nil && ctx.Err() == nil {
+				s.log.Error("check what arrived", "volume", v.name, "error", err)
+			}
+			return again
+		})
+	})
+	for _, c := range v.cursors {
+		group.Go(func() error { return c.run(ctx) })
+		group.Go(func() error { return c.runVerify(ctx) })
+	}
+}
+
+// every calls step at once, at each wake-up, at each interval, and as soon again as step asks for (0: it does not).
+func every(ctx context.Context, interval time.Duration, wake <-chan struct{}, step func() time.Duration) error {
+	for {
+		wait := interval
+		if again := step(); again > 0 {
+			wait = min(again, interval)
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-wake:
+			timer.Stop()
+		case <-timer.C:
+		}
+	}
+}
+
+// ShipOnce is the step: check what arrived, ship what is due (now: everything that arrived), evict what may go. It returns
+// once every backup host has what is due, or did not take it.
+func (s *Shipper) ShipOnce(ctx context.Context, now bool) error {
+	unlock, err := s.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	s.discover(ctx)
+	s.count(ctx)
+	var (
+		mu     sync.Mutex
+		faults []error
+	)
+	note := func(err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		faults = append(faults, err)
+	}
+	var group errgroup.Group
+	for _, v := range s.all() {
+		group.Go(func() error {
+			if _, err := s.arrive(ctx, v); err != nil {
+				note(err)
+			}
+			if now {
+				v.release()
+			}
+			var each errgroup.Group
+			for _, c := range v.cursors {
+				each.Go(func() error {
+					note(errors.Join(c.once(ctx), c.verifyOnce(ctx)))
+					return nil
+				})
+			}
+			return each.Wait()
+		})
+	}
+	_ = group.Wait() // the faults are in the list
+	note(s.maintain(ctx))
+	note(ctx.Err())
+	return errors.Join(faults...)
+}
+
+// all returns the volumes by name.
+func (s *Shipper) all() []*volume {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := make([]*volume, 0, len(s.volumes))
+	for _, v := range s.volumes {
+		list = append(list, v)
+	}
+	sort.Slice(list, func(i, j int) bool { return list[i].name < list[j].name })
+	return list
+}
+
+// wake is called by the watcher with the name of a directory below the store in which something appeared.
+func (s *Shipper) wake(name string) {
+	s.mu.Lock()
+	v := s.volumes[name]
+	s.mu.Unlock()
+	if v != nil {
+		wakeUp(v.wake)
+	}
+}
+
+// wakeUp makes sure that whoever waits for c looks once more: a channel of capacity one loses no event and piles none up.
+func wakeUp(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

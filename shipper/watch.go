@@ -1,0 +1,150 @@
+package shipper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/fsnotify/fsnotify"
+	"golang.org/x/sys/unix"
+
+	"slipway/internal/batch"
+)
+
+// watcher tells which volumes to look at. It watches the store's root and, of each volume, only the directories in which the
+// next batch may appear; events are hints, and lost ones are made up for by the periodic listing.
+type watcher struct {
+	store string
+	log   *slog.Logger
+	root  chan struct{} // something appeared in the root
+
+	mu      sync.Mutex
+	notify  *fsnotify.Watcher   // nil: not running
+	watched map[string][]string // volume → its watched directories
+	failed  bool                // said once that there are no more watches
+}
+
+func newWatcher(store string, log *slog.Logger) *watcher {
+	return &watcher{store: store, log: log, root: make(chan struct{}, 1), watched: map[string][]string{}}
+}
+
+// run hands events on until ctx ends: wake gets the name of the volume.
+func (w *watcher) run(ctx context.Context, wake func(volume string)) error {
+	n, err := fsnotify.NewWatcher()
+	if err != nil {
+		w.log.Warn("watch the store: arrivals are only seen by listing", "error", err)
+		<-ctx.Done()
+		return nil
+	}
+	w.mu.Lock()
+	w.notify = n
+	w.mu.Unlock()
+	defer w.stop()
+	if err := n.Add(w.store); err != nil {
+		w.log.Warn("watch the store: arrivals are only seen by listing", "error", err)
+	}
+	wakeUp(w.root)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e := <-n.Events:
+			w.event(e, wake)
+		case err := <-n.Errors:
+			w.log.Debug("watch the store: look at everything", "error", err)
+			w.everything(wake)
+		}
+	}
+}
+
+func (w *watcher) stop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_ = w.notify.Close() // it only read
+	w.notify, w.watched = nil, map[string][]string{}
+}
+
+// event turns what appeared into a volume to look at. Files that are being written are not looked at: a batch appears by the
+// rename that ends its publishing.
+func (w *watcher) event(e fsnotify.Event, wake func(string)) {
+	if !e.Has(fsnotify.Create) || strings.HasPrefix(filepath.Base(e.Name), ".") {
+		return
+	}
+	rel, err := filepath.Rel(w.store, e.Name)
+	if err != nil {
+		return
+	}
+	volume, below, deeper := strings.Cut(filepath.ToSlash(rel), "/")
+	if !deeper {
+		wakeUp(w.root)
+	}
+	if below == "" || below == volumeFile || below == "batches" || strings.HasPrefix(below, "batches/") {
+		wake(volume)
+	}
+}
+
+// everything wakes all volumes, after events were lost.
+func (w *watcher) everything(wake func(string)) {
+	w.mu.Lock()
+	names := make([]string, 0, len(w.watched))
+	for name := range w.watched {
+		names = append(names, name)
+	}
+	w.mu.Unlock()
+	for _, name := range names {
+		wake(name)
+	}
+	wakeUp(w.root)
+}
+
+// follow watches the directories in which the volume's next batch may appear, and tells whether there is a new one among them:
+// then something may have come into it before it was watched.
+func (w *watcher) follow(v *volume) (changed bool) {
+	v.mu.Lock()
+	next, epoch := v.chain.Head+1, max(v.chain.Present().Epoch, 1)
+	v.mu.Unlock()
+	want := []string{v.in.Dir, filepath.Join(v.in.Dir, "batches")}
+	for _, e := range []batch.Epoch{epoch, epoch + 1} {
+		dir := path.Dir(batch.Path(e, next, next))
+		want = append(want, filepath.Join(v.in.Dir, filepath.FromSlash(path.Dir(dir))), filepath.Join(v.in.Dir, filepath.FromSlash(dir)))
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.notify == nil {
+		return false
+	}
+	had := map[string]bool{}
+	for _, dir := range w.watched[v.name] {
+		had[dir] = true
+	}
+	var now []string
+	for _, dir := range want {
+		if !had[dir] && !w.addLocked(dir) {
+			continue
+		}
+		changed = changed || !had[dir]
+		now = append(now, dir)
+		delete(had, dir)
+	}
+	for dir := range had {
+		_ = w.notify.Remove(dir) // it may be gone
+	}
+	w.watched[v.name] = now
+	return changed
+}
+
+// addLocked watches a directory, if it is there.
+func (w *watcher) addLocked(dir string) bool {
+	err := w.notify.Add(dir)
+	if err != nil && !w.failed && errors.Is(err, unix.ENOSPC) {
+		w.failed = true
+		w.log.Warn("watch the store: raise fs.inotify.max_user_watches; until then arrivals are only seen by listing",
+			"error", fmt.Errorf("watch %s: %w", dir, err))
+	}
+	return err == nil
+}
