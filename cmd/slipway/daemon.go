@@ -1,0 +1,215 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"slipway/fusefs"
+	"slipway/internal/config"
+	"slipway/internal/control"
+	"slipway/internal/durable"
+	"slipway/internal/journal"
+	"slipway/internal/service"
+	"slipway/internal/state"
+	"slipway/internal/supervisor"
+	"slipway/spooler"
+)
+
+func mountCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "mount",
+		Short: "Mount the volume and back it up, in the foreground; SIGTERM unmounts cleanly",
+		Long: `mount is three processes: a supervisor, the mount, and the spooler that seals and pushes. The files stay plain files in the
+source directory. umount(8) on the mount point ends it as well.`,
+		Example: "  slipway mount -c /etc/slipway/slipway.yml",
+		Args:    cobra.NoArgs,
+		RunE:    primary(mountVolume),
+	}
+}
+
+func mountVolume(cmd *cobra.Command, c *config.Config, _ []string) error {
+	if err := c.CheckKeys(); err != nil {
+		return err
+	}
+	path, err := filepath.Abs(c.Path)
+	if err != nil {
+		return err
+	}
+	p, ctx := c.Primary, cmd.Context()
+	return ended(ctx, service.Run(ctx, func(ctx context.Context) error {
+		return supervisor.Run(ctx, supervisor.Options{
+			StateDir: p.State, SourceDir: p.Source, MountPoint: p.Mount,
+			MountArgs:   []string{"slipway", "fusefs", "-c", path},
+			SpoolerArgs: []string{"slipway", "spooler", "-c", path},
+			Ready:       service.Ready,
+			Logger:      service.Logger(os.Stderr, "supervisor"),
+		})
+	}))
+}
+
+// ended forgives a daemon that stopped because it was asked to.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// sourceDir is the source directory as the supervisor handed it over: once the mount is up its path leads into the mount.
+func sourceDir(p *config.Primary) (*os.File, error) {
+	f := os.NewFile(supervisor.SourceFD, p.Source)
+	if st, err := f.Stat(); err != nil || !st.IsDir() {
+		return nil, usagef("descriptor %d is not the source directory: `slipway mount` starts this", supervisor.SourceFD)
+	}
+	return f, nil
+}
+
+func fusefsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "fusefs", Short: "The mount process; started by mount", Hidden: true, Args: cobra.NoArgs,
+		RunE: primary(func(cmd *cobra.Command, c *config.Config, _ []string) error {
+			source, err := sourceDir(c.Primary)
+			if err != nil {
+				return err
+			}
+			w, err := journal.Create(state.Dir(c.Primary.State).Journal())
+			if err != nil {
+				return err
+			}
+			return errors.Join(serveMount(cmd.Context(), c.Primary, source, w), w.Close())
+		}),
+	}
+}
+
+// serveMount runs the mount and the journal's writer, which ends after it: the last operations are journaled too.
+func serveMount(ctx context.Context, p *config.Primary, source *os.File, w *journal.Writer) error {
+	writing, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var g errgroup.Group
+	g.Go(func() error { return w.Run(writing) })
+	g.Go(func() error {
+		defer stop()
+		return fusefs.Serve(ctx, fusefs.Options{
+			Source: source, MountPoint: p.Mount, Journal: w, Volume: p.Volume, AllowOther: p.Allow, Passthrough: true,
+			Ready: ready, Stage: stageOf(p.State), Log: service.Logger(os.Stderr, "mount"),
+		})
+	})
+	return ended(writing, g.Wait())
+}
+
+// ready tells the supervisor that the mount can be used.
+func ready() {
+	f := os.NewFile(supervisor.ReadyFD, "ready")
+	_, _ = fmt.Fprintln(f, "ready") // a supervisor that does not listen any more is dying, and this process with it
+	_ = f.Close()
+}
+
+// stageOf answers user.slipway.stage from the spooler's socket.
+func stageOf(stateDir string) func(context.Context, string) (string, error) {
+	return func(ctx context.Context, path string) (string, error) {
+		c, err := control.DialWithin(stateDir, 50*time.Millisecond)
+		if err != nil {
+			return "", err
+		}
+		if path == "." {
+			path = ""
+		}
+		e, err := c.Explain(ctx, path)
+		return e.Stage, err
+	}
+}
+
+func spoolerCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "spooler", Short: "The process that seals and pushes; started by mount", Hidden: true, Args: cobra.NoArgs,
+		RunE: primary(func(cmd *cobra.Command, c *config.Config, _ []string) error {
+			source, err := sourceDir(c.Primary)
+			if err != nil {
+				return err
+			}
+			s, err := spooler.New(spooler.Options{Config: c.Primary, Source: source, Log: service.Logger(os.Stderr, "spooler")})
+			if err != nil {
+				return err
+			}
+			return errors.Join(ended(cmd.Context(), s.Run(cmd.Context())), s.Close())
+		}),
+	}
+}
+
+func umountCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "umount",
+		Short: "Unmount the volume, on wish after everything has reached a stage",
+		Long: `umount unmounts and returns when the spooler has ended. With --drain it first waits until everything written so far has
+reached the stage. Exit code 5: somebody uses the mount; 124: timed out, and still mounted.`,
+		Example: "  slipway umount --drain stored --timeout 10m",
+		Args:    cobra.NoArgs,
+		RunE:    primary(umount),
+	}
+	c.Flags().String("drain", "", "wait for this `STAGE` first")
+	c.Flags().String("timeout", "", "give up after this `DURATION`, with exit code 124")
+	return c
+}
+
+func umount(cmd *cobra.Command, c *config.Config, _ []string) error {
+	ctx, stop, err := deadline(cmd)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	if text(cmd, "drain") != "" {
+		goal, err := goalOf(cmd, "drain")
+		if err != nil {
+			return err
+		}
+		if err := waitFor(ctx, cmd, c.Primary, goal); err != nil {
+			return err
+		}
+	}
+	if err := unmount(c.Primary.Mount); err != nil {
+		return err
+	}
+	return awaitEnd(ctx, c.Primary.State)
+}
+
+// unmount takes the mount away. The supervisor takes that for a wish, not for a fault: it ends everything in order.
+func unmount(point string) error {
+	err := unix.Unmount(point, unix.UMOUNT_NOFOLLOW)
+	switch {
+	case errors.Is(err, unix.EBUSY):
+		return &coded{exitLater, fmt.Errorf("unmount %s: it is in use; close what uses it (fuser -vm %s)", point, point)}
+	case errors.Is(err, unix.EINVAL):
+		return fmt.Errorf("unmount %s: nothing is mounted there", point)
+	case err != nil:
+		return fmt.Errorf("unmount %s: %w", point, err)
+	}
+	return nil
+}
+
+// awaitEnd waits for the supervisor to give its lock back, which it does last.
+func awaitEnd(ctx context.Context, stateDir string) error {
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		lock, err := durable.Lock(state.Dir(stateDir).Lock())
+		if err == nil {
+			return lock.Close()
+		}
+		if !errors.Is(err, durable.ErrLocked) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return timedOut(ctx, "unmounted, but the supervisor has not ended yet")
+		case <-ticker.C:
+		}
+	}
+}

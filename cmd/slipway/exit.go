@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"slipway/internal/access"
+	"slipway/internal/catalog"
+	"slipway/internal/config"
+	"slipway/internal/control"
+	"slipway/internal/durable"
+	"slipway/internal/store"
+	"slipway/internal/supervisor"
+)
+
+// The exit codes of the contract.
+const (
+	exitError    = 1
+	exitUsage    = 2
+	exitPartly   = 3
+	exitFindings = 4
+	exitLater    = 5
+	exitTimeout  = 124
+	exitSignal   = 130
+)
+
+// coded is an error with the exit code it asks for.
+type coded struct {
+	code int
+	err  error
+}
+
+func (c *coded) Error() string { return c.err.Error() }
+func (c *coded) Unwrap() error { return c.err }
+
+func usagef(format string, args ...any) error { return &coded{exitUsage, fmt.Errorf(format, args...)} }
+
+// exitCode finds the code of an error by its class.
+func exitCode(err error) int {
+	var c *coded
+	var faults *config.Faults
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &c):
+		return c.code
+	case errors.As(err, &faults) || errors.Is(err, access.ErrUsage) || errors.Is(err, supervisor.ErrPlace) || errors.Is(err, supervisor.ErrConfig):
+		return exitUsage
+	case errors.Is(err, context.Canceled):
+		return exitSignal
+	}
+	for _, later := range []error{store.ErrTemporary, durable.ErrLocked, catalog.ErrBusy, control.ErrNoDaemon, control.ErrSilent, supervisor.ErrBusy, supervisor.ErrMounted} {
+		if errors.Is(err, later) {
+			return exitLater
+		}
+	}
+	return exitError
+}
+
+// report tells an error once, on stderr: as text, or as one JSON object where the verb was asked for JSON.
+func report(w io.Writer, cmd *cobra.Command, err error) int {
+	code := exitCode(err)
+	if err == nil {
+		return 0
+	}
+	if cmd == nil || !isSet(cmd, "json") {
+		fmt.Fprintln(w, "slipway:", strings.TrimPrefix(err.Error(), "slipway: "))
+		if code == exitUsage && cmd != nil && !errors.As(err, new(*config.Faults)) {
+			fmt.Fprintf(w, "see %s --help\n", cmd.CommandPath())
+		}
+		return code
+	}
+	line := struct {
+		MessageType string         `json:"message_type"`
+		Code        int            `json:"code"`
+		Message     string         `json:"message"`
+		Faults      []config.Fault `json:"faults,omitempty"`
+	}{"exit_error", code, err.Error(), nil}
+	var faults *config.Faults
+	if errors.As(err, &faults) {
+		line.Faults = faults.Found
+	}
+	_ = json.NewEncoder(w).Encode(line)
+	return code
+}

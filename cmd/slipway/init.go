@@ -1,0 +1,101 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"slipway/internal/config"
+	"slipway/internal/initialise"
+	"slipway/internal/keys"
+	"slipway/internal/render"
+	"slipway/internal/state"
+)
+
+func initCommand() *cobra.Command {
+	var o initialise.Options
+	var cache string
+	var backups, replicas []string
+	c := &cobra.Command{
+		Use:   "init --volume V --source DIR --mount DIR --cache [NAME=]URL",
+		Short: "Make a volume: configuration, node key and age identity; contacts nobody",
+		Example: `  slipway init --volume projects --source /srv/projects --mount /srv/projects \
+      --cache cache1=sftp://slipway-projects@cache1/data --backup vault1=sftp://slipway-projects@vault1/data`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.Config = text(cmd, "config")
+			for _, flag := range []string{"volume", "source", "mount", "cache"} {
+				if text(cmd, flag) == "" {
+					return usagef("--%s is missing", flag)
+				}
+			}
+			o.Cache = config.ParseStore(cache)
+			for _, s := range backups {
+				o.Backups = append(o.Backups, config.ParseStore(s))
+			}
+			for _, s := range replicas {
+				o.Replicas = append(o.Replicas, config.ParseStore(s))
+			}
+			r, err := initialise.Init(o)
+			if err != nil {
+				return err
+			}
+			return show(cmd, render.Init, r)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&o.Volume, "volume", "", "`NAME` of the volume")
+	f.StringVar(&o.Source, "source", "", "`DIR` with the files")
+	f.StringVar(&o.Mount, "mount", "", "`DIR` to mount on; it may be the source")
+	f.StringVar(&cache, "cache", "", "store of the cache host, `[NAME=]URL`")
+	f.StringArrayVar(&backups, "backup", nil, "a backup host's store, `[NAME=]URL` (repeatable)")
+	f.StringArrayVar(&replicas, "replica", nil, "a replica peer's store, `[NAME=]URL` (repeatable)")
+	f.StringVar(&o.Node, "node", "", "`NAME` of this node (default the host's name)")
+	f.StringVar(&o.State, "state", "", "state `DIR` (default /var/lib/slipway/VOLUME)")
+	f.StringVar(&o.SSHKey, "ssh-key", "", "private key `FILE` for the stores (default keys/ssh beside the configuration)")
+	f.StringVar(&o.KnownHosts, "known-hosts", "", "`FILE` of pinned host keys (default known_hosts beside the configuration)")
+	f.StringVar(&o.Identity, "identity", "", "age identity `FILE` to make (default ./slipway-VOLUME.identity)")
+	jsonFlag(c)
+	return c
+}
+
+func keygenCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "keygen --identity FILE",
+		Short: "Make an age identity, never over an existing file, and print its recipient",
+		Long: `keygen makes an age identity for people or hosts that are to read a volume, and prints the recipient to put into
+recipients: of the primary's configuration. With -c of that configuration the identity file also notes the owner's public
+key, so that a restore with that file alone checks every signature.`,
+		Example: "  slipway keygen --identity /root/second.identity -c /etc/slipway/slipway.yml",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			path := text(cmd, "identity")
+			if path == "" {
+				return usagef("--identity is missing")
+			}
+			node, public := "", ""
+			if cmd.Flags().Changed("config") {
+				c, err := load(cmd)
+				if err != nil {
+					return err
+				}
+				if c.Primary == nil {
+					return usagef("%s is not a primary's configuration: only an owner's key is noted", c.Path)
+				}
+				signer, err := keys.LoadNodeKey(state.Dir(c.Primary.State).NodeKey())
+				if err != nil {
+					return err
+				}
+				node, public = c.Primary.Node, keys.PublicLine(signer)
+			}
+			recipient, err := keys.NewIdentity(path, node, public)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), recipient)
+			return err
+		},
+	}
+	c.Flags().String("identity", "", "`FILE` to make")
+	return c
+}

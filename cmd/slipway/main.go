@@ -1,0 +1,159 @@
+// Command slipway is a backup layer that applications do not notice: one binary for the mount on a primary node, the shipper
+// on a cache host, and everything a person asks of them. Each verb turns flags and configuration into a call of the
+// packages below; what is true after a crash is said there.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"slipway/internal/config"
+)
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+// run is the whole command and returns its exit code.
+func run(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root := newRoot()
+	root.SetArgs(args)
+	ran, err := root.ExecuteContextC(ctx)
+	return report(os.Stderr, ran, err)
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "slipway",
+		Short: "A backup layer that applications do not notice",
+		Long: `slipway mounts a directory through FUSE; people and programs write files normally. Every change is journaled as it
+happens, sealed into immutable shards, pushed to a cache host and shipped from there to backup hosts over SFTP.
+
+Every flag may be given in the environment as SLIPWAY_FLAG (--config is SLIPWAY_CONFIG); a flag comes before the
+environment, and that before the configuration file.
+
+Exit codes: 0 done, 1 error, 2 usage or configuration, 3 partly done, 4 findings, 5 try again later, 124 timed out.`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			hint := ""
+			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+				hint = "; did you mean " + strings.Join(near, " or ") + "?"
+			}
+			return usagef("unknown command %q%s", args[0], hint)
+		},
+		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return fromEnvironment(cmd) },
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usagef("%v", err) })
+	root.PersistentFlags().StringP("config", "c", config.DefaultPath, "configuration `FILE`")
+	root.AddCommand(
+		initCommand(), keygenCommand(), configCommand(),
+		mountCommand(), umountCommand(), fusefsCommand(), spoolerCommand(), shipCommand(),
+		statusCommand(), explainCommand(), spoolCommand(), waitCommand(),
+		restoreCommand(), lsCommand(), catCommand(), verifyCommand(),
+		versionCommand(), completionCommand(),
+	)
+	root.CompletionOptions.DisableDefaultCmd = true
+	for _, c := range root.Commands() {
+		strict(c)
+	}
+	return root
+}
+
+// strict makes wrong arguments a matter of usage, for c and everything below it.
+func strict(c *cobra.Command) {
+	if check := c.Args; check != nil {
+		c.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return usagef("%v", err)
+			}
+			return nil
+		}
+	}
+	for _, sub := range c.Commands() {
+		strict(sub)
+	}
+}
+
+// group is a verb that only has verbs below it.
+func group(use, short string, verbs ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{
+		Use: use, Short: short,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("unknown command %q for %q", args[0], cmd.CommandPath())
+			}
+			return usagef("%q needs a verb: see %s --help", cmd.CommandPath(), cmd.CommandPath())
+		},
+	}
+	c.AddCommand(verbs...)
+	return c
+}
+
+// fromEnvironment sets the flags that were not given from SLIPWAY_<FLAG>.
+func fromEnvironment(cmd *cobra.Command) error {
+	var err error
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		name := "SLIPWAY_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		value, ok := os.LookupEnv(name)
+		if !ok || f.Changed || err != nil || f.Name == "help" {
+			return
+		}
+		if set := cmd.Flags().Set(f.Name, value); set != nil {
+			err = usagef("%s: %v", name, set)
+		}
+	})
+	return err
+}
+
+// load reads the configuration that -c names.
+func load(cmd *cobra.Command) (*config.Config, error) {
+	return config.Load(text(cmd, "config"))
+}
+
+// work is a verb that needs a configuration.
+type work func(cmd *cobra.Command, c *config.Config, args []string) error
+
+// configured reads the configuration and goes to work.
+func configured(do work) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		c, err := load(cmd)
+		if err != nil {
+			return err
+		}
+		return do(cmd, c, args)
+	}
+}
+
+// primary is configured for verbs that only a primary node has.
+func primary(do work) func(*cobra.Command, []string) error {
+	return configured(func(cmd *cobra.Command, c *config.Config, args []string) error {
+		if c.Primary == nil {
+			return usagef("%s is the configuration of a cache host; %q needs a primary's (with volume:)", c.Path, cmd.CommandPath())
+		}
+		return do(cmd, c, args)
+	})
+}
+
+func text(cmd *cobra.Command, flag string) string {
+	v, err := cmd.Flags().GetString(flag)
+	if err != nil {
+		panic(err) // a flag that this program does not define
+	}
+	return v
+}
+
+func isSet(cmd *cobra.Command, flag string) bool {
+	f := cmd.Flags().Lookup(flag)
+	return f != nil && f.Value.String() == "true"
+}

@@ -1,0 +1,196 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"slipway/internal/access"
+	"slipway/internal/config"
+	"slipway/internal/control"
+	"slipway/internal/offline"
+	"slipway/internal/render"
+	"slipway/internal/restore"
+)
+
+// readFlags are those of every verb that reads stores.
+func readFlags(c *cobra.Command, at bool) {
+	f := c.Flags()
+	f.StringArray("from", nil, "store to read, `[NAME=]URL`, nearest first (repeatable; default those of the configuration)")
+	f.String("identity", "", "age identity `FILE`")
+	f.String("ssh-key", "", "private SSH key `FILE` (default that of the configuration)")
+	f.String("known-hosts", "", "`FILE` of pinned host keys (default that of the configuration)")
+	f.String("volume", "", "`NAME` of the volume, where the stores hold several")
+	if at {
+		f.String("at", "", "the moment: `TIME|BATCH` (2026-11-23T10:00:00Z, \"2026-11-23 10:00\", \"10m ago\", 42; default the newest)")
+		f.Bool("incomplete", false, "take the newest batch even while an adoption or a gap is not closed")
+	}
+}
+
+// request gathers what the flags and the configuration say. A missing default configuration is no error with --from.
+func request(cmd *cobra.Command) (access.Request, error) {
+	from, err := cmd.Flags().GetStringArray("from")
+	if err != nil {
+		return access.Request{}, err
+	}
+	r := access.Request{
+		From: from, Volume: text(cmd, "volume"), Identity: text(cmd, "identity"),
+		SSH: config.SSH{Key: text(cmd, "ssh-key"), KnownHosts: text(cmd, "known-hosts")},
+	}
+	if len(from) > 0 && !cmd.Flags().Changed("config") && !access.Exists(text(cmd, "config")) {
+		return r, nil
+	}
+	r.Config, err = load(cmd)
+	return r, err
+}
+
+// withTree runs fn with the volume's tree at the moment asked for.
+func withTree(cmd *cobra.Command, r access.Request, fn func(*restore.Tree) error) error {
+	if r.Identity == "" {
+		return usagef("--identity is missing: what is sealed opens with an age identity only")
+	}
+	at, err := access.ParseAt(text(cmd, "at"), time.Now())
+	if err != nil {
+		return err
+	}
+	at.Incomplete = isSet(cmd, "incomplete")
+	v, err := access.Open(cmd.Context(), r)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = v.Close() }()
+	tree, err := restore.Load(cmd.Context(), v.Source, at)
+	if err != nil {
+		return err
+	}
+	return fn(tree)
+}
+
+func restoreCommand() *cobra.Command {
+	var o restore.Options
+	c := &cobra.Command{
+		Use:   "restore --from URL... --identity FILE --target DIR [PATH...]",
+		Short: "Rebuild the volume, or some paths of it, below a directory",
+		Long: `restore writes the volume as it was at a moment below the target directory, and never outside of it. Each piece is read
+from the nearest of the stores that has it sound. An existing different file is kept and listed unless --overwrite; an
+interrupted restore is finished by the same command. Exit code 3: something could not be restored as it was, and is listed.`,
+		Example: `  slipway restore --from sftp://slipway-projects@vault1/data --identity projects.identity \
+      --ssh-key ~/.ssh/id_ed25519 --known-hosts known_hosts --target /srv/projects
+  slipway restore -c /etc/slipway/slipway.yml --identity projects.identity --at "10m ago" --target /tmp/back reports`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.Target == "" {
+				return usagef("--target is missing")
+			}
+			r, err := request(cmd)
+			if err != nil {
+				return err
+			}
+			o.Paths = args
+			return withTree(cmd, r, func(t *restore.Tree) error { return restoreTree(cmd, t, o) })
+		},
+	}
+	f := c.Flags()
+	readFlags(c, true)
+	f.StringVar(&o.Target, "target", "", "`DIR` to restore into; made if it is not there")
+	f.BoolVar(&o.Overwrite, "overwrite", false, "replace existing files that differ")
+	f.BoolVar(&o.NoSpecial, "no-special", false, "leave devices, FIFOs and sockets out")
+	f.BoolVar(&o.NoSUID, "no-suid", false, "leave set-user-id, set-group-id and file capabilities out")
+	f.BoolVarP(&o.DryRun, "dry-run", "n", false, "only say what would be done")
+	jsonFlag(c)
+	return c
+}
+
+func restoreTree(cmd *cobra.Command, t *restore.Tree, o restore.Options) error {
+	began := time.Now()
+	bar := render.NewProgress(cmd.ErrOrStderr(), "restore", true)
+	o.Progress = bar.Set
+	result, err := t.Restore(cmd.Context(), o)
+	bar.End()
+	if result != nil {
+		report := render.Restored{Tree: t, Result: result, DryRun: o.DryRun, Took: time.Since(began)}
+		if isSet(cmd, "json") {
+			err = errors.Join(err, report.JSON(cmd.OutOrStdout()))
+		} else {
+			err = errors.Join(err, report.Text(cmd.OutOrStdout()))
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if result.Partial() || len(t.Incomplete) > 0 {
+		return &coded{exitPartly, errors.New("restore: not everything is there as it was; see the list above")}
+	}
+	return nil
+}
+
+func lsCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "ls [PATH]",
+		Short: "List the volume as it was at a moment",
+		Long: `ls lists a directory of the volume. With an identity it reads the stores; without one, on the primary, it shows the tree
+as last sealed from the catalog.`,
+		Example: `  slipway ls reports --from sftp://slipway-projects@vault1/data --identity projects.identity --at 42
+  slipway ls -r`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := request(cmd)
+			if err != nil {
+				return err
+			}
+			path, recursive := "", isSet(cmd, "recursive")
+			if len(args) > 0 {
+				path = args[0]
+			}
+			if r.Identity != "" {
+				return withTree(cmd, r, func(t *restore.Tree) error {
+					rows, err := access.Rows(t, path, recursive)
+					return list(cmd, rows, err)
+				})
+			}
+			if len(r.From) > 0 || text(cmd, "at") != "" || r.Config.Primary == nil {
+				return usagef("--identity is missing: without one only a primary's newest tree can be listed")
+			}
+			return answers(cmd, r.Config, func(a offline.Answers) error {
+				rows, err := a.List(cmd.Context(), path, recursive)
+				return list(cmd, rows, err)
+			})
+		},
+	}
+	readFlags(c, true)
+	c.Flags().BoolP("recursive", "r", false, "everything below, too")
+	jsonFlag(c)
+	return c
+}
+
+func list(cmd *cobra.Command, rows []control.ListRow, err error) error {
+	if err != nil {
+		return err
+	}
+	return showAll(cmd, render.Listing, rows)
+}
+
+func catCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:     "cat PATH",
+		Short:   "Write a file's content, as it was at a moment, to standard output",
+		Example: "  slipway cat reports/2026.odt -c /etc/slipway/slipway.yml --identity projects.identity --at \"2026-11-23 10:00\" > old.odt",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := request(cmd)
+			if err != nil {
+				return err
+			}
+			return withTree(cmd, r, func(t *restore.Tree) error { return t.Cat(cmd.Context(), args[0], cmd.OutOrStdout()) })
+		},
+	}
+	readFlags(c, true)
+	return c
+}
+
+// errFindings says that a verification found something; what it is has been printed.
+func errFindings(n int) error {
+	return &coded{exitFindings, fmt.Errorf("verify: %d findings", n)}
+}

@@ -1,0 +1,201 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"slipway/internal/config"
+	"slipway/internal/control"
+	"slipway/internal/offline"
+	"slipway/internal/render"
+	"slipway/internal/volumepath"
+)
+
+// watchEvery is the pause between two screens of status --watch.
+const watchEvery = 2 * time.Second
+
+func jsonFlag(c *cobra.Command) { c.Flags().Bool("json", false, "print JSON lines") }
+
+// show writes one result as JSON or for people.
+func show[T any](cmd *cobra.Command, human func(io.Writer, T) error, v T) error {
+	if isSet(cmd, "json") {
+		return render.JSON(cmd.OutOrStdout(), v)
+	}
+	return human(cmd.OutOrStdout(), v)
+}
+
+// showAll is show for rows: one JSON object each.
+func showAll[T any](cmd *cobra.Command, human func(io.Writer, []T) error, rows []T) error {
+	if isSet(cmd, "json") {
+		return render.JSON(cmd.OutOrStdout(), rows...)
+	}
+	return human(cmd.OutOrStdout(), rows)
+}
+
+func statusCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Where everything stands: pending, sealed, cached, stored; works with daemons dead",
+		Example: `  slipway status
+  slipway status --json | jq .pending`,
+		Args: cobra.NoArgs,
+		RunE: configured(func(cmd *cobra.Command, cfg *config.Config, _ []string) error {
+			screen := func(w io.Writer, list []control.Status) error { return render.Status(w, list, time.Now()) }
+			for {
+				list, err := offline.Status(cmd.Context(), cfg)
+				if err != nil {
+					return err
+				}
+				if isSet(cmd, "watch") && !isSet(cmd, "json") {
+					fmt.Fprint(cmd.OutOrStdout(), "\x1b[H\x1b[2J")
+				}
+				if err := showAll(cmd, screen, list); err != nil || !isSet(cmd, "watch") {
+					return err
+				}
+				select {
+				case <-cmd.Context().Done():
+					return nil
+				case <-time.After(watchEvery):
+				}
+			}
+		}),
+	}
+	c.Flags().Bool("watch", false, "go on, a screen every two seconds")
+	jsonFlag(c)
+	return c
+}
+
+func explainCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:     "explain PATH",
+		Short:   "Where one file stands and what it waits for",
+		Example: "  slipway explain /srv/projects/report.odt",
+		Args:    cobra.ExactArgs(1),
+		RunE: primary(func(cmd *cobra.Command, c *config.Config, args []string) error {
+			path, err := volumepath.Of(c.Primary, args[0])
+			if err != nil {
+				return &coded{exitUsage, err}
+			}
+			return answers(cmd, c, func(a offline.Answers) error {
+				e, err := a.Explain(cmd.Context(), path)
+				if err != nil {
+					return err
+				}
+				return show(cmd, render.Explained, e)
+			})
+		}),
+	}
+	jsonFlag(c)
+	return c
+}
+
+// answers runs fn with the daemon, or with the disk when the daemon is dead.
+func answers(cmd *cobra.Command, cfg *config.Config, fn func(offline.Answers) error) error {
+	a, end, err := offline.Reach(cmd.Context(), cfg)
+	if err != nil {
+		return err
+	}
+	defer end()
+	return fn(a)
+}
+
+func waitCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "wait PATH... --stage STAGE",
+		Short: "Wait until everything changed below the paths so far has reached a stage",
+		Long: `wait returns when every change made below the paths before the call has reached the stage; later writes are not
+waited for. Stages: sealed, replicated, cached, stored, verified. Without a path it waits for the whole volume.`,
+		Example: "  cp -a results /srv/projects/ && slipway wait /srv/projects/results --stage stored --timeout 10m",
+		RunE: primary(func(cmd *cobra.Command, c *config.Config, args []string) error {
+			goal, err := goalOf(cmd, "stage")
+			if err != nil {
+				return err
+			}
+			if goal.Paths, err = volumepath.All(c.Primary, args); err != nil {
+				return &coded{exitUsage, err}
+			}
+			ctx, stop, err := deadline(cmd)
+			if err != nil {
+				return err
+			}
+			defer stop()
+			return waitFor(ctx, cmd, c.Primary, goal)
+		}),
+	}
+	c.Flags().String("stage", "stored", "`STAGE` to wait for")
+	c.Flags().Int("copies", 0, "how many backup hosts make it stored (default the cache's)")
+	c.Flags().String("timeout", "", "give up after this `DURATION`, with exit code 124")
+	return c
+}
+
+// goalOf reads the stage from a flag, and --copies where the verb has it.
+func goalOf(cmd *cobra.Command, flag string) (control.Goal, error) {
+	stage, err := control.ParseStage(text(cmd, flag))
+	if err != nil {
+		return control.Goal{}, usagef("--%s: %v", flag, err)
+	}
+	g := control.Goal{Stage: stage}
+	if cmd.Flags().Lookup("copies") != nil {
+		if g.Copies, err = cmd.Flags().GetInt("copies"); err != nil || g.Copies < 0 {
+			return g, usagef("--copies: %d is not a number of backup hosts", g.Copies)
+		}
+	}
+	return g, nil
+}
+
+// deadline is the command's context, ended by --timeout.
+func deadline(cmd *cobra.Command) (context.Context, context.CancelFunc, error) {
+	limit := text(cmd, "timeout")
+	if limit == "" {
+		return cmd.Context(), func() {}, nil
+	}
+	d, err := config.ParseDuration(limit)
+	if err != nil {
+		return nil, nil, usagef("--timeout: %v", err)
+	}
+	ctx, stop := context.WithTimeout(cmd.Context(), d)
+	return ctx, stop, nil
+}
+
+// timedOut is the end of a wait: a signal, or else --timeout.
+func timedOut(ctx context.Context, why string) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return &coded{exitTimeout, fmt.Errorf("timed out: %s", why)}
+	}
+	return ctx.Err()
+}
+
+// waitFor waits, and shows on a terminal how much is pending: an adoption may take its time.
+func waitFor(ctx context.Context, cmd *cobra.Command, p *config.Primary, goal control.Goal) error {
+	var last control.Barrier
+	bar := render.NewProgress(cmd.ErrOrStderr(), "sealed", true)
+	err := bar.Follow(ctx, func(ctx context.Context) (err error) {
+		last, err = control.Wait(ctx, p.State, goal, func(control.Barrier) {})
+		return err
+	}, func() (left int64) {
+		_, list, _ := control.FindState(ctx, p.State) // a bar that stands still is no reason to stop waiting
+		for _, s := range list {
+			left += s.Pending.Bytes
+		}
+		return left
+	})
+	if err != nil && ctx.Err() != nil {
+		return timedOut(ctx, fmt.Sprintf("waiting for stage %s: %s", goal.Stage, waiting(last)))
+	}
+	return err
+}
+
+func waiting(b control.Barrier) string {
+	if b.Why != "" {
+		return b.Why
+	}
+	if !b.Sealed {
+		return "not sealed yet"
+	}
+	return fmt.Sprintf("batch %d is %s, on %d of %d backup hosts", b.Seq, b.Stage, b.Copies, b.Need)
+}

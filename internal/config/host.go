@@ -1,0 +1,102 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"slipway/internal/keys"
+	"slipway/internal/state"
+)
+
+// Check looks at this machine: directories, keys, host keys, state. All faults at once, in the file's places; the error is
+// *Faults. Nothing is contacted.
+func (c *Config) Check() error {
+	d := c.doc
+	d.faults.Found = nil
+	if p := c.Primary; p != nil {
+		d.directory("source", p.Source, "make it, or name the directory with the files")
+		d.directory("mount", p.Mount, "make it: mkdir "+p.Mount)
+	}
+	if c.Cache != nil {
+		d.directory("store", c.Cache.Store, "make it, with a directory for each account")
+	}
+	c.checkKeys()
+	return d.err()
+}
+
+// CheckKeys is Check without the directories, for a daemon that looks at those itself: a dead mount may lie over them.
+func (c *Config) CheckKeys() error {
+	c.doc.faults.Found = nil
+	c.checkKeys()
+	return c.doc.err()
+}
+
+func (c *Config) checkKeys() {
+	d := c.doc
+	if c.Primary != nil {
+		d.nodeState(c.Primary)
+	}
+	s := c.SSH()
+	if s.Key == "" {
+		return
+	}
+	d.secret("ssh.key", s.Key, "make it: ssh-keygen -t ed25519 -N '' -f "+s.Key)
+	if s.KnownHosts == "" && len(KnownHosts(s)) == 0 {
+		d.fault(d.at["ssh"], "add known_hosts: FILE", "no file of pinned host keys")
+	}
+	if s.KnownHosts != "" {
+		if _, err := os.Stat(s.KnownHosts); err != nil {
+			d.fault(d.at["ssh.known_hosts"], "pin the stores' host keys there: ssh-keyscan shows them, their operators confirm them", "known_hosts: %v", err)
+		}
+	}
+}
+
+func (d *document) directory(key, path, fix string) {
+	st, err := os.Stat(path)
+	switch {
+	case errors.Is(err, unix.ENOTCONN): // a dead mount lies there; `slipway mount` replaces it
+	case err != nil:
+		d.fault(d.at[key], fix, "%s: %v", key, err)
+	case !st.IsDir():
+		d.fault(d.at[key], "name a directory", "%s: %s is not a directory", key, path)
+	}
+}
+
+func (d *document) secret(key, path, fix string) {
+	_, err := keys.ReadSecretFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		d.fault(d.at[key], fix, "%s: %v", key, err)
+	case errors.Is(err, keys.ErrMode):
+		d.fault(d.at[key], "chmod 600 "+path, "%s: %v", key, err)
+	case err != nil:
+		d.fault(d.at[key], "see its owner and mode", "%s: %v", key, err)
+	}
+}
+
+// nodeState looks for what `slipway init` made.
+func (d *document) nodeState(p *Primary) {
+	at := d.either("state", "volume")
+	dir := state.Dir(p.State)
+	v, err := dir.ReadVolume()
+	switch {
+	case err != nil:
+		d.fault(at, "run `slipway init`, or name its state directory", "state: %v", err)
+		return
+	case v.Name != p.Volume:
+		d.fault(at, "name the volume's own state directory", "state: %s belongs to volume %q", p.State, v.Name)
+	}
+	for _, f := range []string{dir.NodeKey(), dir.Secret()} {
+		if _, err := keys.ReadSecretFile(f); err != nil {
+			fix := "put it back from a copy: the volume cannot go on without it"
+			if errors.Is(err, keys.ErrMode) {
+				fix = fmt.Sprintf("chmod 600 %s", f)
+			}
+			d.fault(at, fix, "state: %v", err)
+		}
+	}
+}

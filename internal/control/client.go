@@ -1,0 +1,234 @@
+package control
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Classes of errors of a Client.
+var (
+	ErrNoDaemon = errors.New("no daemon is running")
+	ErrSilent   = errors.New("the daemon does not answer")
+)
+
+const (
+	answerWithin = 200 * time.Millisecond // until an answer begins
+	wholeWithin  = 20 * time.Second       // until it has ended; a Barrier may wait for news that long
+	longestLine  = 1 << 20
+)
+
+// Client asks a daemon; every call gives up after 200 ms without the beginning of an answer.
+type Client struct{ http *http.Client }
+
+// Dial returns a client for the daemon with this state directory; ErrNoDaemon if nobody listens, ErrSilent if it does not answer.
+func Dial(state string) (*Client, error) { return DialWithin(state, answerWithin) }
+
+// DialWithin is Dial with another patience, for callers that are themselves waited for.
+func DialWithin(state string, patience time.Duration) (*Client, error) {
+	transport := &http.Transport{
+		DialContext: func(context.Context, string, string) (net.Conn, error) {
+			return connect(state, patience)
+		},
+		ResponseHeaderTimeout: patience,
+		DisableKeepAlives:     true, // a daemon started again must not be asked over a dead connection
+	}
+	c := &Client{&http.Client{Transport: transport, Timeout: wholeWithin}}
+	_, err := get[struct{}](context.Background(), c, http.MethodGet, "/ping", nil)
+	return c, err
+}
+
+// FindState tells whether the daemon of a state directory is Running, NotAnswering or Dead, from its answer to Status, and
+// returns that answer; in the other two cases what it last wrote, marked stale, if there is anything.
+func FindState(ctx context.Context, state string) (daemon string, list []Status, err error) {
+	c, err := Dial(state)
+	if err == nil {
+		list, err = c.Status(ctx)
+	}
+	switch {
+	case err == nil:
+		return Running, list, nil
+	case errors.Is(err, ErrNoDaemon):
+		daemon = Dead
+	case errors.Is(err, ErrSilent):
+		daemon = NotAnswering
+	default:
+		return "", nil, err
+	}
+	list, err = LastStatus(state)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	for i := range list {
+		list[i].Stale, list[i].Daemon = true, daemon
+	}
+	return daemon, list, err
+}
+
+// LastStatus reads status.json; fs.ErrNotExist if no daemon ever wrote one.
+func LastStatus(state string) ([]Status, error) {
+	data, err := os.ReadFile(StatusPath(state))
+	if err != nil {
+		return nil, fmt.Errorf("read last status: %w", err)
+	}
+	list, err := decode[Status](bufio.NewScanner(bytes.NewReader(append(data, '\n'))))
+	if err != nil {
+		return nil, fmt.Errorf("read last status %s: %w", StatusPath(state), err)
+	}
+	return list, nil
+}
+
+// Status asks for the status of every volume.
+func (c *Client) Status(ctx context.Context) ([]Status, error) {
+	return get[Status](ctx, c, http.MethodGet, "/status", nil)
+}
+
+// Batches asks for at most limit batches of a volume from a sequence number on; limit 0: all.
+func (c *Client) Batches(ctx context.Context, volume string, from uint64, limit int) ([]BatchRow, error) {
+	return get[BatchRow](ctx, c, http.MethodGet, "/batches", url.Values{
+		"volume": {volume}, "from": {strconv.FormatUint(from, 10)}, "limit": {strconv.Itoa(limit)},
+	})
+}
+
+// Pending asks for at most limit pending files; limit 0: all.
+func (c *Client) Pending(ctx context.Context, limit int) ([]PendingRow, error) {
+	return get[PendingRow](ctx, c, http.MethodGet, "/pending", url.Values{"limit": {strconv.Itoa(limit)}})
+}
+
+// Explain asks where a path, relative to the volume, stands.
+func (c *Client) Explain(ctx context.Context, path string) (Explained, error) {
+	return one(get[Explained](ctx, c, http.MethodGet, "/explain", url.Values{"path": {encodePath(path)}}))
+}
+
+// List asks for the entries of a directory as last sealed.
+func (c *Client) List(ctx context.Context, path string, recursive bool) ([]ListRow, error) {
+	return get[ListRow](ctx, c, http.MethodGet, "/list", url.Values{"path": {encodePath(path)}, "recursive": {strconv.FormatBool(recursive)}})
+}
+
+// Barrier asks once; the answer may take BarrierWait. Hand the answer in again to go on waiting.
+func (c *Client) Barrier(ctx context.Context, b Barrier) (Barrier, error) {
+	query := url.Values{"mark": {b.Mark}}
+	for _, p := range b.Paths {
+		query.Add("path", encodePath(p))
+	}
+	next, err := one(get[Barrier](ctx, c, http.MethodPost, "/barrier", query))
+	next.Paths = b.Paths
+	return next, err
+}
+
+// Do tells the daemon an operator's word.
+func (c *Client) Do(ctx context.Context, verb, arg string) error {
+	_, err := get[struct{}](ctx, c, http.MethodPost, "/do", url.Values{"verb": {verb}, "arg": {arg}})
+	return err
+}
+
+func one[T any](rows []T, err error) (T, error) {
+	var zero T
+	if err == nil && len(rows) != 1 {
+		err = fmt.Errorf("ask daemon: %d answers to one question", len(rows))
+	}
+	if err != nil {
+		return zero, err
+	}
+	return rows[0], nil
+}
+
+func get[T any](ctx context.Context, c *Client, method, path string, query url.Values) ([]T, error) {
+	target, body := "http://slipway"+path+"?"+query.Encode(), ""
+	if method == http.MethodPost {
+		target, body = "http://slipway"+path, query.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, method, target, strings.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	if method == http.MethodPost {
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, classify(ctx, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("ask daemon: %s %s: %s", method, path, resp.Status)
+	}
+	rows, err := decode[T](bufio.NewScanner(resp.Body))
+	if err != nil {
+		return nil, classify(ctx, err)
+	}
+	return rows, nil
+}
+
+// classify tells a daemon that does not answer from one that is not there and from a caller that gave up.
+func classify(ctx context.Context, err error) error {
+	var timeout net.Error
+	var request *url.Error
+	if errors.As(err, &request) { // its words are of HTTP, which is nobody's concern
+		err = request.Err
+	}
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, ErrNoDaemon) || errors.Is(err, ErrSilent):
+		return err
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return fmt.Errorf("ask daemon: %w", ErrSilent)
+	}
+	return err
+}
+
+// isCut tells whether the daemon went away while it answered.
+func isCut(err error) bool {
+	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE)
+}
+
+// refusal is what the daemon said when it could not answer.
+type refusal failure
+
+func (r *refusal) Error() string { return r.Failure }
+
+// Is makes the daemon's classes those of this side.
+func (r *refusal) Is(target error) bool { return target == fs.ErrNotExist && r.NotExist }
+
+// decode reads rows up to the empty line that ends an answer.
+func decode[T any](s *bufio.Scanner) ([]T, error) {
+	s.Buffer(make([]byte, 64<<10), longestLine)
+	rows := []T{}
+	for s.Scan() {
+		line := s.Bytes()
+		if len(line) == 0 {
+			return rows, nil
+		}
+		if bytes.HasPrefix(line, []byte(`{"failure":`)) {
+			var r refusal
+			if err := json.Unmarshal(line, &r); err != nil {
+				return nil, err
+			}
+			return nil, &r
+		}
+		var row T
+		if err := json.Unmarshal(line, &row); err != nil {
+			return nil, err
+		}
+		rows = append(rows, row)
+	}
+	if err := s.Err(); err != nil {
+		return nil, err
+	}
+	return nil, io.ErrUnexpectedEOF
+}

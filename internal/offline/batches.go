@@ -1,0 +1,33 @@
+package offline
+
+import (
+	"context"
+
+	"slipway/internal/control"
+)
+
+// page is how many batches are asked for at once.
+const page = 1000
+
+// AllBatches asks for all batches of all volumes, a page at a time.
+func AllBatches(ctx context.Context, a Answers) ([]control.BatchRow, error) {
+	volumes, err := a.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rows := []control.BatchRow{}
+	for _, v := range volumes {
+		for from := uint64(0); ; {
+			list, err := a.Batches(ctx, v.Volume, from, page)
+			if err != nil {
+				return nil, err
+			}
+			rows = append(rows, list...)
+			if len(list) < page {
+				break
+			}
+			from = list[len(list)-1].Seq + 1
+		}
+	}
+	return rows, nil
+}

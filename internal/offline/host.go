@@ -1,0 +1,181 @@
+package offline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"slipway/internal/ack"
+	"slipway/internal/batch"
+	"slipway/internal/config"
+	"slipway/internal/control"
+	"slipway/internal/store"
+)
+
+// ErrNotHere: a cache host's disk does not hold the answer.
+var ErrNotHere = errors.New("only a primary node can tell")
+
+// Host answers for a dead shipper, from the store and the acks in it.
+type Host struct{ cache *config.Cache }
+
+// each calls fn for every volume in the store.
+func (h *Host) each(ctx context.Context, fn func(volume string, s store.Store) error) error {
+	root, err := store.Open(h.cache.Store, store.Options{})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = root.Close() }()
+	list, err := root.List(ctx, "")
+	if err != nil {
+		return err
+	}
+	for _, info := range list {
+		if !info.Dir {
+			continue
+		}
+		s := store.Sub(root, info.Name)
+		if _, err := s.Stat(ctx, "volume.json"); errors.Is(err, store.ErrNotExist) {
+			continue
+		}
+		if err := fn(info.Name, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Status returns what the acks in the store say of each volume.
+func (h *Host) Status(ctx context.Context) ([]control.Status, error) {
+	list := []control.Status{}
+	err := h.each(ctx, func(volume string, s store.Store) error {
+		acks, err := ack.ReadAll(ctx, s)
+		st := control.Status{Volume: volume, Node: h.cache.Node, Role: "cache", Stale: true, Daemon: control.Dead}
+		if err != nil {
+			st.Warnings = append(st.Warnings, err.Error())
+		}
+		for _, a := range acks {
+			if a.Store == h.cache.Name {
+				st.HeadBatch, st.Epoch = uint64(a.Head), uint32(a.Epoch)
+			}
+			if a.At.After(st.At) {
+				st.At = a.At
+			}
+		}
+		for _, a := range acks {
+			st.Stores = append(st.Stores, storeStatus(a, st.HeadBatch))
+		}
+		list = append(list, st)
+		return nil
+	})
+	return list, err
+}
+
+func storeStatus(a ack.Acks, head uint64) control.StoreStatus {
+	s := control.StoreStatus{
+		Name: a.Store, Kind: a.Kind, URL: a.URL, Batch: uint64(a.Head), State: "ok", Error: a.Error,
+		LagBatches: max(0, int64(head)-int64(a.Head)),
+	}
+	switch {
+	case a.Full:
+		s.State = "full"
+	case a.Error != "":
+		s.State = "down"
+	case s.LagBatches > 0:
+		s.State = "waiting"
+	}
+	if s.LagBatches > 0 {
+		s.LagSeconds = max(0, time.Since(a.At).Seconds())
+	}
+	return s
+}
+
+// Batches lists the batch files of the store.
+func (h *Host) Batches(ctx context.Context, volume string, from uint64, limit int) ([]control.BatchRow, error) {
+	rows := []control.BatchRow{}
+	err := h.each(ctx, func(name string, s store.Store) error {
+		if volume != "" && name != volume {
+			return nil
+		}
+		acks, _ := ack.ReadAll(ctx, s) // without acks the stage is the lowest there is
+		return Envelopes(ctx, s, func(b *batch.Batch) error {
+			env := &b.Envelope
+			if uint64(env.Last) < from || limit > 0 && len(rows) == limit {
+				return nil
+			}
+			rows = append(rows, row(env, acks))
+			return nil
+		})
+	})
+	return rows, err
+}
+
+func row(env *batch.Envelope, acks []ack.Acks) control.BatchRow {
+	r := control.BatchRow{
+		Volume: env.Volume, Epoch: uint32(env.Epoch), Seq: uint64(env.Last), SealedAt: env.SealedAt,
+		Files: env.Counts.Files, Bytes: env.Counts.Bytes, Shards: len(env.Introduces),
+	}
+	need, stage := 1, control.Cached
+	for _, a := range acks {
+		if a.Copies > 0 {
+			need = a.Copies
+		}
+		if a.Kind == "backup" && a.Head >= env.Last {
+			r.Copies++
+		}
+	}
+	if r.Copies >= need {
+		stage = control.Stored
+	}
+	r.Stage = stage.String()
+	return r
+}
+
+// Envelopes calls fn for each batch file of a volume's store, in order of epoch and sequence. Signatures are not checked.
+func Envelopes(ctx context.Context, s store.Store, fn func(*batch.Batch) error) error {
+	return descend(ctx, s, "batches", 2, func(name string) error {
+		data, err := s.Read(ctx, name, batch.MaxFile)
+		if err != nil {
+			return err
+		}
+		b, err := batch.Parse(data)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		return fn(b)
+	})
+}
+
+func descend(ctx context.Context, s store.Store, dir string, levels int, fn func(string) error) error {
+	list, err := s.List(ctx, dir)
+	if err != nil {
+		return err
+	}
+	for _, info := range list {
+		name := dir + "/" + info.Name
+		if levels > 0 && info.Dir {
+			err = descend(ctx, s, name, levels-1, fn)
+		} else if _, _, _, bad := batch.ParsePath(name); !info.Dir && bad == nil {
+			err = fn(name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Pending is a primary's matter.
+func (h *Host) Pending(context.Context, int) ([]control.PendingRow, error) {
+	return nil, fmt.Errorf("list pending files: %w", ErrNotHere)
+}
+
+// Explain is a primary's matter.
+func (h *Host) Explain(context.Context, string) (control.Explained, error) {
+	return control.Explained{}, fmt.Errorf("explain a path: %w", ErrNotHere)
+}
+
+// List is a primary's matter: a cache host cannot decrypt the tree.
+func (h *Host) List(context.Context, string, bool) ([]control.ListRow, error) {
+	return nil, fmt.Errorf("list the tree without an identity: %w", ErrNotHere)
+}

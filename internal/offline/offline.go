@@ -1,0 +1,275 @@
+// Package offline answers for a daemon that is dead: from the catalog, the journal, the store and the last status.json, all
+// read-only. Its answers have the form of the daemon's own (package control) and say that they are stale.
+//
+// It writes nothing, so a crash changes nothing.
+package offline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"slipway/internal/batch"
+	"slipway/internal/catalog"
+	"slipway/internal/config"
+	"slipway/internal/control"
+	"slipway/internal/journal"
+	"slipway/internal/shard"
+	"slipway/internal/state"
+)
+
+// Answers is what may be asked of a daemon, or of the disk.
+type Answers interface {
+	Status(ctx context.Context) ([]control.Status, error)
+	Batches(ctx context.Context, volume string, from uint64, limit int) ([]control.BatchRow, error)
+	Pending(ctx context.Context, limit int) ([]control.PendingRow, error)
+	Explain(ctx context.Context, path string) (control.Explained, error)
+	List(ctx context.Context, path string, recursive bool) ([]control.ListRow, error)
+}
+
+// Reach returns the running daemon of a configuration, or else what the disk says. A daemon that is there and does not answer
+// holds the catalog: control.ErrSilent, and only its last status can be told.
+func Reach(ctx context.Context, c *config.Config) (a Answers, end func(), err error) {
+	client, err := control.Dial(c.State())
+	switch {
+	case err == nil:
+		return client, func() {}, nil
+	case !errors.Is(err, control.ErrNoDaemon):
+		return nil, nil, err
+	case c.Cache != nil:
+		return &Host{cache: c.Cache}, func() {}, nil
+	}
+	v, err := Open(ctx, c.Primary)
+	if err != nil {
+		return nil, nil, err
+	}
+	return v, func() { _ = v.Close() }, nil
+}
+
+// Volume answers for a dead spooler.
+type Volume struct {
+	cfg  *config.Primary
+	cat  *catalog.Catalog // nil: nothing was ever sealed
+	last control.Status   // of status.json; zero if there is none
+}
+
+// Open opens a primary's state for reading; catalog.ErrBusy if its spooler is alive after all.
+func Open(_ context.Context, p *config.Primary) (*Volume, error) {
+	v := &Volume{cfg: p}
+	if _, err := state.Dir(p.State).ReadVolume(); err != nil {
+		return nil, err
+	}
+	list, err := control.LastStatus(p.State)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if len(list) > 0 {
+		v.last = list[0]
+	}
+	v.cat, err = catalog.OpenReadOnly(state.Dir(p.State).Catalog())
+	if errors.Is(err, fs.ErrNotExist) {
+		return v, nil
+	}
+	return v, err
+}
+
+// Close closes what Open opened.
+func (v *Volume) Close() error {
+	if v.cat == nil {
+		return nil
+	}
+	return v.cat.Close()
+}
+
+// view runs fn on the catalog, if there is one.
+func (v *Volume) view(fn func(*catalog.Tx) error) error {
+	if v.cat == nil {
+		return nil
+	}
+	return v.cat.View(fn)
+}
+
+// Status returns what the catalog and the journal hold now, and of the stores what was last known.
+func (v *Volume) Status(ctx context.Context) ([]control.Status, error) {
+	s := v.last
+	s.Volume, s.Node, s.Role, s.Stale, s.Daemon = v.cfg.Volume, v.cfg.Node, "primary", true, control.Dead
+	if s.At.IsZero() {
+		s.At = time.Now()
+	}
+	s.Spool.Cap = v.cfg.Spool.Cap
+	var sealedAt time.Time
+	err := v.view(func(tx *catalog.Tx) error {
+		m, err := tx.Meta()
+		if err != nil {
+			return err
+		}
+		s.Epoch, s.HeadBatch, s.Complete = uint32(m.Epoch), uint64(m.Head), m.Complete
+		sealedAt = m.SealedAt
+		if s.Spool.Bytes, err = held(tx); err != nil {
+			return err
+		}
+		s.Waiting, err = unchecked(tx)
+		s.Journal = positions(v.cfg.State, m.Position)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	rows, err := v.Pending(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	s.Pending = count(rows, time.Now())
+	s.Stores = v.stores(s.HeadBatch, sealedAt)
+	return []control.Status{s}, nil
+}
+
+// held returns the bytes of the node's own store.
+func held(tx *catalog.Tx) (total int64, err error) {
+	err = tx.Shards(func(_ shard.Digest, i catalog.ShardInfo) error {
+		if !i.Evicted {
+			total += i.Size
+		}
+		return nil
+	})
+	return total, err
+}
+
+func unchecked(tx *catalog.Tx) (string, error) {
+	n := 0
+	err := tx.EachUnchecked(func(batch.FileID) error { n++; return nil })
+	if n == 0 || err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%d directories are not compared yet", n), nil
+}
+
+func positions(stateDir string, sealed journal.Position) control.JournalStatus {
+	j := control.JournalStatus{Sealed: sealed.Offset}
+	if end, err := journal.End(state.Dir(stateDir).Journal()); err == nil {
+		j.Head = end.Offset
+		if end.Instance != sealed.Instance {
+			j.Sealed, j.Gaps = 0, 1
+		}
+	}
+	return j
+}
+
+func count(rows []control.PendingRow, now time.Time) (p control.PendingStatus) {
+	for _, r := range rows {
+		p.Files++
+		p.Bytes += r.Bytes
+		p.OldestSeconds = max(p.OldestSeconds, now.Sub(r.Since).Seconds())
+	}
+	return p
+}
+
+// stores returns the configured stores with what was last known of each.
+func (v *Volume) stores(head uint64, sealedAt time.Time) []control.StoreStatus {
+	known := map[string]control.StoreStatus{}
+	for _, st := range v.last.Stores {
+		known[st.Kind+" "+st.Name] = st
+	}
+	list := []control.StoreStatus{{Name: v.cfg.Node, Kind: "own", URL: v.cfg.Spool.Dir, Batch: head, State: "ok"}}
+	add := func(kind string, s config.Store) {
+		st, ok := known[kind+" "+s.Name]
+		if !ok {
+			st = control.StoreStatus{Name: s.Name, Kind: kind, State: "unchecked"}
+		}
+		st.URL = s.URL
+		if st.LagBatches = int64(head) - int64(st.Batch); st.LagBatches > 0 && st.LagSeconds == 0 {
+			st.LagSeconds = max(0, time.Since(sealedAt).Seconds())
+		}
+		delete(known, kind+" "+s.Name)
+		list = append(list, st)
+	}
+	for _, s := range v.cfg.Replicas {
+		add("replica", s)
+	}
+	add("cache", v.cfg.Cache)
+	for _, s := range v.cfg.Backups {
+		add("backup", s)
+	}
+	for _, st := range v.last.Stores { // backup hosts that only the cache knows
+		if _, left := known[st.Kind+" "+st.Name]; left && st.Kind != "own" {
+			list = append(list, st)
+		}
+	}
+	return list
+}
+
+// Batches lists what was sealed, with the stages as last known.
+func (v *Volume) Batches(_ context.Context, volume string, from uint64, limit int) ([]control.BatchRow, error) {
+	rows := []control.BatchRow{}
+	if volume != "" && volume != v.cfg.Volume {
+		return nil, fmt.Errorf("volume %q: %w", volume, fs.ErrNotExist)
+	}
+	err := v.view(func(tx *catalog.Tx) error {
+		return tx.Batches(batch.Seq(from), func(b catalog.BatchInfo) error {
+			if limit > 0 && len(rows) == limit {
+				return nil
+			}
+			stage, copies := v.stage(uint64(b.Seq))
+			rows = append(rows, control.BatchRow{
+				Volume: v.cfg.Volume, Epoch: uint32(b.Epoch), Seq: uint64(b.Seq), SealedAt: b.SealedAt,
+				Files: b.Files, Bytes: b.Bytes, Shards: b.Shards, Stage: stage.String(), Copies: copies,
+			})
+			return nil
+		})
+	})
+	return rows, err
+}
+
+// stage returns how far a batch was known to have come, and on how many backup hosts it was. A stage that the configuration
+// does not have is passed with the one before it. Verified is not remembered here.
+func (v *Volume) stage(seq uint64) (control.Stage, int) {
+	replicas, cached, copies := 0, false, 0
+	for _, st := range v.last.Stores {
+		if st.Batch < seq {
+			continue
+		}
+		switch st.Kind {
+		case "replica":
+			replicas++
+		case "cache":
+			cached = true
+		case "backup":
+			copies++
+		}
+	}
+	switch {
+	case replicas < v.cfg.MinReplicas && !cached:
+		return control.Sealed, copies
+	case !cached:
+		if len(v.cfg.Replicas) == 0 {
+			return control.Sealed, copies
+		}
+		return control.Replicated, copies
+	case copies < max(1, v.cfg.Copies):
+		return control.Cached, copies
+	}
+	return control.Stored, copies
+}
+
+// Status returns the status of a configuration's daemon: its answer, or what the disk says where it is dead, or what it last
+// wrote where it does not answer.
+func Status(ctx context.Context, c *config.Config) ([]control.Status, error) {
+	daemon, list, err := control.FindState(ctx, c.State())
+	if err != nil || daemon != control.Dead {
+		return list, err
+	}
+	if c.Cache != nil {
+		return (&Host{cache: c.Cache}).Status(ctx)
+	}
+	v, err := Open(ctx, c.Primary)
+	if errors.Is(err, catalog.ErrBusy) { // beginning or ending just now: it holds the catalog and has no socket
+		return list, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = v.Close() }()
+	return v.Status(ctx)
+}

@@ -1,0 +1,130 @@
+// Package render turns the rows of the JSON contract into what people read: tables, the status screen, progress bars. What it
+// writes may change with any release; the JSON may not.
+//
+// It keeps nothing, so a crash leaves nothing.
+package render
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/term"
+
+	"slipway/internal/config"
+	"slipway/internal/control"
+	"slipway/internal/initialise"
+)
+
+// JSON writes rows as JSON lines.
+func JSON[T any](w io.Writer, rows ...T) error {
+	b := bufio.NewWriter(w)
+	e := json.NewEncoder(b)
+	e.SetEscapeHTML(false)
+	for _, row := range rows {
+		if err := e.Encode(row); err != nil {
+			return err
+		}
+	}
+	return b.Flush()
+}
+
+// Name returns a file name that can do no harm to a terminal or a table: quoted if anything in it is not plain text.
+func Name(s string) string {
+	plain := utf8.ValidString(s) && !strings.HasPrefix(s, `"`)
+	for _, r := range s {
+		plain = plain && unicode.IsPrint(r)
+	}
+	if plain {
+		return s
+	}
+	return strconv.Quote(s)
+}
+
+// Terminal tells whether w is a terminal.
+func Terminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// table writes aligned columns.
+func table(w io.Writer, rows [][]string) error {
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	for _, row := range rows {
+		if _, err := fmt.Fprintln(t, strings.Join(row, "\t")); err != nil {
+			return err
+		}
+	}
+	return t.Flush()
+}
+
+// Table returns a function that writes rows below a heading.
+func Table[T any](row func(T) []string, heading ...string) func(io.Writer, []T) error {
+	return func(w io.Writer, list []T) error {
+		rows := [][]string{heading}
+		for _, v := range list {
+			rows = append(rows, row(v))
+		}
+		return table(w, rows)
+	}
+}
+
+func when(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
+
+func seconds(s float64) string { return config.FormatDuration(time.Duration(s * float64(time.Second))) }
+
+// Batches writes `spool ls`.
+var Batches = Table(func(b control.BatchRow) []string {
+	return []string{
+		strconv.FormatUint(b.Seq, 10), strconv.FormatUint(uint64(b.Epoch), 10), when(b.SealedAt), strconv.FormatInt(b.Files, 10),
+		config.FormatSize(b.Bytes), strconv.Itoa(b.Shards), b.Stage, strconv.Itoa(b.Copies),
+	}
+}, "BATCH", "EPOCH", "SEALED", "FILES", "BYTES", "SHARDS", "STAGE", "COPIES")
+
+// Pending writes `spool pending`.
+var Pending = Table(func(p control.PendingRow) []string {
+	return []string{p.State, when(p.Since), config.FormatSize(p.Bytes), strconv.Itoa(p.Writers), Name(p.Path), p.Why}
+}, "STATE", "SINCE", "BYTES", "WRITERS", "PATH", "")
+
+// Explained writes `explain`.
+func Explained(w io.Writer, e control.Explained) error {
+	rows := [][]string{{"path", Name(e.Path)}, {"stage", e.Stage}}
+	if e.Batch > 0 {
+		rows = append(rows, []string{"batch", strconv.FormatUint(e.Batch, 10)}, []string{"copies", strconv.Itoa(e.Copies)})
+	}
+	if e.WaitingFor != "" {
+		rows = append(rows, []string{"waiting for", e.WaitingFor})
+	}
+	if e.ETASeconds != nil {
+		rows = append(rows, []string{"expected in", seconds(*e.ETASeconds)})
+	}
+	return table(w, rows)
+}
+
+// Init writes what init made.
+func Init(w io.Writer, r *initialise.Result) error {
+	rows := [][]string{
+		{"volume", r.Volume + " (" + r.VolumeID + ")"}, {"configuration", r.Config}, {"state", r.State},
+		{"node key", r.NodeKey}, {"owner", r.Node + " " + r.PublicKey},
+		{"identity", r.Identity}, {"recipient", r.Recipient},
+	}
+	if err := table(w, rows); err != nil {
+		return err
+	}
+	for _, s := range r.Warnings {
+		fmt.Fprintf(w, "\nwarning: %s\n", s)
+	}
+	fmt.Fprintln(w, "\nnext:")
+	for i, s := range r.Next {
+		fmt.Fprintf(w, "  %d. %s\n", i+1, s)
+	}
+	return nil
+}

@@ -1,0 +1,150 @@
+package render
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"slipway/internal/config"
+	"slipway/internal/control"
+)
+
+// Status writes the status screen: each volume as a pipeline from left to right.
+func Status(w io.Writer, list []control.Status, now time.Time) error {
+	p := paint(Terminal(w) && os.Getenv("NO_COLOR") == "")
+	for i, s := range list {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		heading(w, p, s, now)
+		pipeline(w, p, s)
+		notes(w, p, s)
+	}
+	return nil
+}
+
+// paint colours text, or not.
+type paint bool
+
+func (p paint) red(s string) string    { return p.in("31", s) }
+func (p paint) yellow(s string) string { return p.in("33", s) }
+func (p paint) bold(s string) string   { return p.in("1", s) }
+
+func (p paint) in(code, s string) string {
+	if !p || s == "" {
+		return s
+	}
+	return "\x1b[" + code + "m" + s + "\x1b[0m"
+}
+
+func heading(w io.Writer, p paint, s control.Status, now time.Time) {
+	line := fmt.Sprintf("%s  %s %s, epoch %d, head batch %d", p.bold(s.Volume), s.Role, s.Node, s.Epoch, s.HeadBatch)
+	switch {
+	case !s.Complete && s.Waiting != "":
+		line += ", incomplete: " + s.Waiting
+	case !s.Complete && s.HeadBatch > 0:
+		line += ", incomplete"
+	}
+	fmt.Fprintln(w, line)
+	if s.Daemon != control.Running {
+		fmt.Fprintln(w, p.red(fmt.Sprintf("the daemon is %s; its last answer is %s old", s.Daemon, config.FormatDuration(now.Sub(s.At)))))
+	}
+	fmt.Fprintln(w)
+}
+
+// cell is a place of the pipeline: a title and lines below it.
+type cell []string
+
+func pipeline(w io.Writer, p paint, s control.Status) {
+	var columns [][]cell
+	if s.Role == "primary" {
+		pending := cell{"pending", fmt.Sprintf("%d files, %s", s.Pending.Files, config.FormatSize(s.Pending.Bytes))}
+		if s.Pending.Files > 0 {
+			pending = append(pending, "oldest "+seconds(s.Pending.OldestSeconds))
+		}
+		columns = append(columns, []cell{pending})
+	}
+	for _, kind := range []string{"own", "replica", "cache", "backup"} {
+		var column []cell
+		for _, st := range s.Stores {
+			if st.Kind == kind {
+				column = append(column, storeCell(st, s.Spool))
+			}
+		}
+		if column != nil {
+			columns = append(columns, column)
+		}
+	}
+	print(w, p, columns)
+}
+
+func storeCell(st control.StoreStatus, spool control.SpoolStatus) cell {
+	c := cell{st.Name + " (" + st.Kind + ")", fmt.Sprintf("batch %d", st.Batch)}
+	if st.LagBatches > 0 {
+		c[1] += fmt.Sprintf(", %d behind, %s", st.LagBatches, seconds(st.LagSeconds))
+	}
+	if st.Kind == "own" && spool.Cap > 0 {
+		c = append(c, fmt.Sprintf("%s of %s", config.FormatSize(spool.Bytes), config.FormatSize(spool.Cap)))
+	}
+	if st.State != "" {
+		c = append(c, st.State)
+	}
+	return c
+}
+
+// print writes columns side by side, the places of one column below one another.
+func print(w io.Writer, p paint, columns [][]cell) {
+	var lines [][]string
+	widths := make([]int, len(columns))
+	for x, column := range columns {
+		y := 0
+		for n, c := range column {
+			for i, text := range c {
+				for len(lines) <= y {
+					lines = append(lines, make([]string, len(columns)))
+				}
+				if i == 0 && x > 0 && n == 0 {
+					text = "→ " + text
+				} else if x > 0 {
+					text = "  " + text
+				}
+				lines[y][x] = text
+				widths[x] = max(widths[x], utf8.RuneCountInString(text))
+				y++
+			}
+		}
+	}
+	for _, line := range lines {
+		var b strings.Builder
+		for x, text := range line {
+			b.WriteString(emphasise(p, text))
+			b.WriteString(strings.Repeat(" ", widths[x]-utf8.RuneCountInString(text)+2))
+		}
+		fmt.Fprintln(w, strings.TrimRight(b.String(), " "))
+	}
+}
+
+// emphasise colours the states that ask for attention.
+func emphasise(p paint, text string) string {
+	switch strings.TrimSpace(text) {
+	case "down", "refused", "full":
+		return p.red(text)
+	case "waiting", "unchecked":
+		return p.yellow(text)
+	}
+	return text
+}
+
+func notes(w io.Writer, p paint, s control.Status) {
+	for _, st := range s.Stores {
+		if st.Error != "" {
+			fmt.Fprintf(w, "%s: %s\n", p.bold(st.Name), p.red(st.Error))
+		}
+	}
+	for _, warning := range s.Warnings {
+		fmt.Fprintf(w, "%s %s\n", p.yellow("warning:"), warning)
+	}
+}

@@ -1,0 +1,170 @@
+package render
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"strconv"
+	"strings"
+	"time"
+
+	"slipway/internal/access"
+	"slipway/internal/config"
+	"slipway/internal/control"
+	"slipway/internal/restore"
+	"slipway/internal/verify"
+)
+
+// Restored is what a restore did.
+type Restored struct {
+	Tree   *restore.Tree
+	Result *restore.Result
+	DryRun bool
+	Took   time.Duration
+}
+
+// notice is a line about one path.
+type notice struct {
+	MessageType string `json:"message_type"` // "kept", "earlier", "unclean", "error", "incomplete", "note", "fault"
+	Path        string `json:"path"`
+	PathB64     []byte `json:"path_b64,omitempty"`
+	Problem     string `json:"problem"`
+}
+
+func (r Restored) notices() []notice {
+	var list []notice
+	add := func(kind, path, problem string) {
+		n := notice{MessageType: kind, Path: path, Problem: problem}
+		if strings.ToValidUTF8(path, "") != path {
+			n.PathB64 = []byte(path)
+		}
+		list = append(list, n)
+	}
+	for _, p := range r.Result.Kept {
+		add("kept", p, "exists and differs: kept; --overwrite replaces it")
+	}
+	for _, p := range r.Result.Earlier {
+		add("earlier", p, "was being written when it was sealed: its last clean content is there")
+	}
+	for _, p := range r.Result.Unclean {
+		add("unclean", p, "was being written when it was sealed, and there is no clean content")
+	}
+	for _, f := range r.Result.Failed {
+		add("error", f.Path, f.Err.Error())
+	}
+	for _, s := range r.Tree.Incomplete {
+		add("incomplete", "", s)
+	}
+	for _, s := range r.Tree.Notes {
+		add("note", "", s)
+	}
+	for _, f := range r.Tree.Faults() {
+		add("fault", f.Store+"/"+f.Object, f.Err.Error())
+	}
+	return list
+}
+
+// JSON writes a line for each notice and a summary.
+func (r Restored) JSON(w io.Writer) error {
+	if err := JSON(w, r.notices()...); err != nil {
+		return err
+	}
+	return JSON(w, struct {
+		MessageType string    `json:"message_type"`
+		Volume      string    `json:"volume"`
+		Epoch       uint32    `json:"epoch"`
+		Batch       uint64    `json:"batch"`
+		SealedAt    time.Time `json:"sealed_at"`
+		Files       int64     `json:"files"`
+		Bytes       int64     `json:"bytes"`
+		Same        int64     `json:"same"`
+		Skipped     int64     `json:"skipped"`
+		Kept        int       `json:"kept"`
+		Earlier     int       `json:"earlier"`
+		Unclean     int       `json:"unclean"`
+		Failed      int       `json:"failed"`
+		Complete    bool      `json:"complete"`
+		DryRun      bool      `json:"dry_run"`
+		Seconds     float64   `json:"seconds"`
+	}{
+		"summary", r.Tree.Volume, r.Tree.Epoch, r.Tree.Seq, r.Tree.SealedAt, r.Result.Files, r.Result.Bytes, r.Result.Same, r.Result.Skipped,
+		len(r.Result.Kept), len(r.Result.Earlier), len(r.Result.Unclean), len(r.Result.Failed), len(r.Tree.Incomplete) == 0, r.DryRun, r.Took.Seconds(),
+	})
+}
+
+// Text writes the same for people.
+func (r Restored) Text(w io.Writer) error {
+	for _, n := range r.notices() {
+		path := ""
+		if n.Path != "" {
+			path = Name(n.Path) + ": "
+		}
+		fmt.Fprintf(w, "%s: %s%s\n", n.MessageType, path, n.Problem)
+	}
+	verb := "restored"
+	if r.DryRun {
+		verb = "would restore"
+	}
+	_, err := fmt.Fprintf(w, "%s %d files, %s in %s; %d were there and equal\n%s of batch %d, epoch %d, sealed %s\n",
+		verb, r.Result.Files, config.FormatSize(r.Result.Bytes), config.FormatDuration(r.Took), r.Result.Same,
+		r.Tree.Volume, r.Tree.Seq, r.Tree.Epoch, when(r.Tree.SealedAt))
+	return err
+}
+
+// Listing writes `ls`.
+func Listing(w io.Writer, list []control.ListRow) error {
+	var rows [][]string
+	for _, r := range list {
+		name := Name(r.Path)
+		if r.Type == "symlink" {
+			name += " -> " + Name(r.Target)
+		}
+		rows = append(rows, []string{
+			letters(r), fmt.Sprintf("%d:%d", r.UID, r.GID), strconv.FormatInt(r.Size, 10), when(r.Mtime), name, r.State,
+		})
+	}
+	return table(w, rows)
+}
+
+func letters(r control.ListRow) string {
+	first := map[string]string{"dir": "d", "symlink": "l", "fifo": "p", "socket": "s", "char": "c", "block": "b"}[r.Type]
+	if first == "" {
+		first = "-"
+	}
+	return first + fs.FileMode(r.Mode & 0o777).String()[1:]
+}
+
+// Batch writes `spool show`.
+func Batch(w io.Writer, b *access.Shown) error {
+	rows := [][]string{
+		{"batch", fmt.Sprintf("%d, epoch %d", b.Last, b.Epoch)}, {"volume", fmt.Sprintf("%s (%s)", b.Volume, b.VolumeID)}, {"node", b.Node},
+		{"sealed", when(b.SealedAt)}, {"digest", b.Digest.String()},
+		{"changes", fmt.Sprintf("%d files, %s, %d removals", b.Counts.Files, config.FormatSize(b.Counts.Bytes), b.Counts.Removals)},
+		{"complete", strconv.FormatBool(b.Complete) + " " + b.Why}, {"base", strconv.FormatUint(uint64(b.Base), 10)},
+		{"file", config.FormatSize(b.Size)}, {"owner", b.OwnerKey},
+	}
+	for _, o := range b.Introduces {
+		rows = append(rows, []string{"shard", o.Digest.String() + " " + config.FormatSize(o.Size)})
+	}
+	for _, o := range b.Abandons {
+		rows = append(rows, []string{"abandons", o.Digest.String()})
+	}
+	return table(w, rows)
+}
+
+// Finding writes one finding of a verification.
+func Finding(w io.Writer, f verify.Finding) error {
+	_, err := fmt.Fprintf(w, "%s: %s: %s\n", f.Store, Name(f.Object), f.Problem)
+	return err
+}
+
+// Verified writes what a verification looked at.
+func Verified(w io.Writer, s *verify.Summary) error {
+	read := "sizes looked at"
+	if s.DataRead {
+		read = "every shard read"
+	}
+	_, err := fmt.Fprintf(w, "%s: volume %s, %d batches up to %d, %d shards, %s, %s; %d evicted, %d unnamed, %d refused; %d findings\n",
+		s.Store, s.Volume, s.Batches, s.Head, s.Shards, config.FormatSize(s.Bytes), read, s.Evicted, s.Unnamed, s.Refused, s.Findings)
+	return err
+}
