@@ -90,7 +90,7 @@ func (c *capturer) read(ctx context.Context, job captureJob, p *packer, got *cap
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer func() { _ = f.Close() }() // only read
 	for range captureTries {
 		stable, err := c.attempt(ctx, f, job.Force, p, got)
 		if err != nil {
@@ -120,23 +120,9 @@ func (c *capturer) attempt(ctx context.Context, f *os.File, force bool, p *packe
 	if err != nil {
 		return false, err
 	}
-	if !quiet && !force {
-		return false, errBusy
-	}
-	before, err := statFile(f)
+	before, racy, err := stateBefore(ctx, f)
 	if err != nil {
 		return false, err
-	}
-	racy, err := outwait(ctx, before.Ctime)
-	if err != nil {
-		return false, err
-	}
-	if racy {
-		// It changed just now; see how it is when that is past.
-		if before, err = statFile(f); err != nil {
-			return false, err
-		}
-		racy = recent(before.Ctime)
 	}
 	if !quiet {
 		if err := cleanPages(f); err != nil {
@@ -154,18 +140,38 @@ func (c *capturer) attempt(ctx context.Context, f *os.File, force bool, p *packe
 	if err != nil {
 		return false, err
 	}
-	if quiet && !still && !force {
-		return false, errBusy
+	if !quiet && !writesBack(f) {
+		return true, nil // no more can be told by reading again
 	}
-	got.Clean = !racy && got.Size == before.Size && sameState(before, after) && quiet == still && (quiet || writesBack(f))
-	return got.Clean || (!quiet && !writesBack(f)), nil
+	got.Clean = !racy && quiet == still && got.Size == before.Size && sameState(before, after)
+	return got.Clean, nil
 }
 
-// findWriter asks for hidden writers. Where the file system has no leases nobody can tell, and what the mount knows has to do.
-func findWriter(f *os.File, writers bool) (quiet bool, err error) {
+// stateBefore returns the attributes once a change that happened just now is past; racy when another one came meanwhile.
+func stateBefore(ctx context.Context, f *os.File) (attr journal.Attr, racy bool, err error) {
+	if attr, err = statFile(f); err != nil || !recent(attr.Ctime) {
+		return attr, false, err
+	}
+	t := time.NewTimer(raceWindow - time.Since(time.Unix(0, attr.Ctime)))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+		return attr, true, ctx.Err()
+	}
+	attr, err = statFile(f)
+	return attr, recent(attr.Ctime), err
+}
+
+// findWriter asks for hidden writers: without force one is errBusy. Where the file system has no leases nobody can tell, and
+// what the mount knows has to do.
+func findWriter(f *os.File, force bool) (quiet bool, err error) {
 	quiet, err = source.Quiet(f)
-	if errors.Is(err, source.ErrNoLease) {
-		return !writers, nil
+	switch {
+	case errors.Is(err, source.ErrNoLease):
+		return !force, nil
+	case err == nil && !quiet && !force:
+		return false, errBusy
 	}
 	return quiet, err
 }
@@ -214,21 +220,6 @@ func sameState(a, b journal.Attr) bool {
 func recent(ctime int64) bool {
 	age := time.Since(time.Unix(0, ctime))
 	return age >= 0 && age < raceWindow
-}
-
-// outwait waits until a change at ctime is no longer recent, and tells whether it had to.
-func outwait(ctx context.Context, ctime int64) (bool, error) {
-	if !recent(ctime) {
-		return false, nil
-	}
-	t := time.NewTimer(raceWindow - time.Since(time.Unix(0, ctime)))
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true, nil
-	case <-ctx.Done():
-		return true, ctx.Err()
-	}
 }
 
 // cleanPages writes the file's dirty pages back, which write-protects them in every mapping. Twice, because btrfs only begins

@@ -76,7 +76,7 @@ func TestCaptureNeverTornOpenWriteClose(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		defer f.Close()
+		defer closed(t, f)
 		for _, at := range []int64{0, half} {
 			if _, err := f.WriteAt(bytes.Repeat(binary.LittleEndian.AppendUint64(nil, i), half/8), at); err != nil {
 				return err
@@ -111,7 +111,7 @@ func TestCaptureNeverTornBigWrites(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	defer closed(t, f)
 	buf := make([]byte, size)
 	writer := func(i uint64) error {
 		for at := 0; at < size; at += 8 {
@@ -134,7 +134,7 @@ func TestCaptureWaitsForWriteUnderWay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	defer closed(t, f)
 	buf := newStoppedBuffer(t, size, size/2)
 	for i := range buf.mem[:size/2] {
 		buf.mem[i] = 1
@@ -172,6 +172,14 @@ func TestCaptureWaitsForWriteUnderWay(t *testing.T) {
 	}
 }
 
+// closed closes a file; it may be closed already.
+func closed(t testing.TB, f *os.File) {
+	t.Helper()
+	if err := f.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+		t.Error(err)
+	}
+}
+
 // mapping is a file mapped for writing, closed.
 func mapping(t testing.TB, path string, size int) []byte {
 	t.Helper()
@@ -179,7 +187,7 @@ func mapping(t testing.TB, path string, size int) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	defer closed(t, f)
 	m, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		t.Fatal(err)
@@ -258,9 +266,9 @@ func TestCaptureGrowing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer held.Close()
+		defer closed(t, held)
 		if !force {
-			held.Close()
+			closed(t, held)
 		}
 		grow := func(i int) {
 			f := held
@@ -268,7 +276,7 @@ func TestCaptureGrowing(t *testing.T) {
 				if f, err = os.OpenFile(r.path("f"), os.O_WRONLY|os.O_APPEND, 0); err != nil {
 					t.Fatal(err)
 				}
-				defer f.Close()
+				defer closed(t, f)
 			}
 			data := noise(uint64(i), record)
 			if _, err := f.Write(data); err != nil {
@@ -323,7 +331,7 @@ func BenchmarkCaptureSmallFiles(b *testing.B) {
 	}
 	b.ResetTimer()
 	for i := range b.N {
-		if got := r.capturer.capture(context.Background(), jobs[i%files], r.packers[0]); got.Err != nil {
+		if got := r.capture(context.Background(), jobs[i%files], r.packers[0]); got.Err != nil {
 			b.Fatal(got.Err)
 		}
 	}

@@ -1,6 +1,7 @@
 package spooler
 
 import (
+	"errors"
 	"testing"
 	"unsafe"
 
@@ -40,8 +41,7 @@ func newStoppedBuffer(t *testing.T, size, at int) *stoppedBuffer {
 	}
 	b := &stoppedBuffer{mem: mem, at: at, uffd: int(fd)}
 	t.Cleanup(func() {
-		unix.Close(b.uffd)
-		if err := unix.Munmap(mem); err != nil {
+		if err := errors.Join(unix.Close(b.uffd), unix.Munmap(mem)); err != nil {
 			t.Error(err)
 		}
 	})

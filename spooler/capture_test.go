@@ -32,7 +32,7 @@ func newCaptureRig(t testing.TB, src string) *captureRig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { root.Close() })
+	t.Cleanup(func() { closed(t, root) })
 	r := &captureRig{packRig: newPackRig(t, 1), src: src}
 	r.capturer = &capturer{root: root, keys: r.packRig.keys}
 	return r
@@ -86,7 +86,7 @@ func (r *captureRig) job(name string, force bool) captureJob {
 
 func (r *captureRig) take(name string, force bool) captured {
 	r.t.Helper()
-	return r.capturer.capture(context.Background(), r.job(name, force), r.packers[0])
+	return r.capture(context.Background(), r.job(name, force), r.packers[0])
 }
 
 func (r *captureRig) mustTake(name string, force bool) captured {
@@ -208,7 +208,7 @@ func TestCaptureHoles(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer f.Close()
+			defer closed(t, f)
 			if err := f.Truncate(tc.size); err != nil {
 				t.Fatal(err)
 			}
@@ -242,14 +242,14 @@ func TestCaptureVanished(t *testing.T) {
 	if err := os.Remove(r.path("gone")); err != nil {
 		t.Fatal(err)
 	}
-	if got := r.capturer.capture(context.Background(), gone, r.packers[0]); !errors.Is(got.Err, fs.ErrNotExist) {
+	if got := r.capture(context.Background(), gone, r.packers[0]); !errors.Is(got.Err, fs.ErrNotExist) {
 		t.Fatalf("removed file: %v", got.Err)
 	}
 
 	r.write("here", []byte("x"))
 	here := r.job("here", false)
 	here.Ident.Ino++
-	if got := r.capturer.capture(context.Background(), here, r.packers[0]); !errors.Is(got.Err, source.ErrMoved) {
+	if got := r.capture(context.Background(), here, r.packers[0]); !errors.Is(got.Err, source.ErrMoved) {
 		t.Fatalf("another file: %v", got.Err)
 	}
 
@@ -257,7 +257,7 @@ func TestCaptureVanished(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := r.job("dir", false)
-	if got := r.capturer.capture(context.Background(), dir, r.packers[0]); !errors.Is(got.Err, source.ErrMoved) {
+	if got := r.capture(context.Background(), dir, r.packers[0]); !errors.Is(got.Err, source.ErrMoved) {
 		t.Fatalf("directory: %v", got.Err)
 	}
 
@@ -266,7 +266,7 @@ func TestCaptureVanished(t *testing.T) {
 	}
 	fifo := r.job("fifo", false)
 	fifo.Ident = journal.Ident{}
-	if got := r.capturer.capture(context.Background(), fifo, r.packers[0]); got.Err == nil {
+	if got := r.capture(context.Background(), fifo, r.packers[0]); got.Err == nil {
 		t.Fatal("a fifo was captured")
 	}
 }
@@ -274,7 +274,7 @@ func TestCaptureVanished(t *testing.T) {
 // during calls fn while a file of several chunks is being read, at the first n chunks that are new.
 func (r *captureRig) during(n int, fn func(i int)) {
 	i := 0
-	r.packing.room = func() bool {
+	r.room = func() bool {
 		if i < n {
 			i++
 			fn(i)
@@ -290,7 +290,7 @@ func (r *captureRig) change(name string, seed uint64, size int) []byte {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	defer f.Close()
+	defer closed(r.t, f)
 	data := noise(seed, size)
 	if _, err := f.WriteAt(data, 0); err != nil {
 		r.t.Fatal(err)
@@ -383,7 +383,7 @@ func TestCaptureRemovedWhileRead(t *testing.T) {
 func TestCaptureNoRoom(t *testing.T) {
 	r := newCaptureRig(t, t.TempDir())
 	r.write("f", noise(1, 3<<20))
-	r.packing.room = func() bool { return false }
+	r.room = func() bool { return false }
 	if got := r.take("f", false); !errors.Is(got.Err, errNoRoom) {
 		t.Fatalf("capture without room: %v", got.Err)
 	}
@@ -414,7 +414,7 @@ func TestCaptureCancelled(t *testing.T) {
 	r.write("f", noise(1, 3<<20))
 	ctx, cancel := context.WithCancel(context.Background())
 	r.during(1, func(int) { cancel() })
-	if got := r.capturer.capture(ctx, r.job("f", false), r.packers[0]); !errors.Is(got.Err, context.Canceled) {
+	if got := r.capture(ctx, r.job("f", false), r.packers[0]); !errors.Is(got.Err, context.Canceled) {
 		t.Fatalf("cancelled: %v", got.Err)
 	}
 }

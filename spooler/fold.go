@@ -111,6 +111,15 @@ func (v *volume) applyCreate(r *journal.Record, pos journal.Position) error {
 	return v.setName(parent, r.Name, n.ID)
 }
 
+// setAttr takes over what a record says of a file. The operation moved ctime and left the content alone: unless the file is
+// pending, in which case nobody knows what else moved it, the content is still the one captured.
+func (v *volume) setAttr(n *node, a journal.Attr) {
+	n.setAttr(a)
+	if v.pending.files[n.ID] == nil {
+		n.Ctime = a.Ctime
+	}
+}
+
 // adopt adds an object that the tree does not know.
 func (v *volume) adopt(i journal.Ident, a journal.Attr, target string, pos journal.Position) *node {
 	n := v.tree.add(v.tree.newID(), i, a, target)
@@ -197,7 +206,7 @@ func (v *volume) arrive(i journal.Ident, a journal.Attr, parent batch.FileID, na
 		if err != nil || n == nil {
 			return err
 		}
-		n.setAttr(a)
+		v.setAttr(n, a)
 	}
 	if isDir && (!known || v.walking()) {
 		v.uncheck(id)
@@ -281,7 +290,7 @@ func (v *volume) applyUnlink(r *journal.Record) error {
 	if n, err := v.tree.edit(id); err != nil {
 		return err
 	} else if n != nil && n.Ident == r.Node {
-		n.setAttr(r.Attr)
+		v.setAttr(n, r.Attr)
 	}
 	if r.Attr.Nlink == 0 {
 		delete(v.unnamed, id)
@@ -327,7 +336,7 @@ func (v *volume) applyChange(r *journal.Record, pos journal.Position) error {
 	if err != nil || n == nil {
 		return err
 	}
-	n.setAttr(r.Attr)
+	v.setAttr(n, r.Attr)
 	v.changed()
 	if strings.HasPrefix(r.XattrName, "user.slipway.") {
 		return nil

@@ -156,6 +156,9 @@ type outgoing struct {
 
 // nextRun reads the batches that come next, so many that several small ones share the wire and none waits long for another.
 func (p *pusher) nextRun(ctx context.Context) ([]outgoing, error) {
+	if err := p.leapToBase(); err != nil {
+		return nil, err
+	}
 	var run []outgoing
 	bytes := int64(0)
 	for seq := p.cursor + 1; len(run) < runBatches && (bytes < runBytes || len(run) == 0); seq++ {
@@ -169,4 +172,17 @@ func (p *pusher) nextRun(ctx context.Context) ([]outgoing, error) {
 		}
 	}
 	return run, nil
+}
+
+// leapToBase passes over a gap in what this node knows of earlier epochs.
+func (p *pusher) leapToBase() error {
+	bounds, err := p.t.Log.bounds()
+	if err != nil || p.cursor+1 >= bounds.Base {
+		return err
+	}
+	if _, known, err := p.t.Log.sealed(p.cursor + 1); known || err != nil {
+		return err
+	}
+	p.cursor = bounds.Base - 1
+	return nil
 }

@@ -31,16 +31,15 @@ func (p *pusher) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if acks.Head > 0 {
-		if err := p.sameBatch(acks.Epoch, acks.Head, acks.HeadDigest); err != nil {
-			return err
-		}
+	acked, err := p.acknowledged(acks, bounds)
+	if err != nil {
+		return err
 	}
-	from := acks.Head
-	if bounds.Base > 0 {
-		from = max(from, bounds.Base-1)
+	present, err := p.listBatches(ctx, bounds, acked)
+	if err != nil {
+		return err
 	}
-	present, err := p.listBatches(ctx, bounds, from)
+	from, err := p.start(acked, bounds, present)
 	if err != nil {
 		return err
 	}
@@ -53,12 +52,51 @@ func (p *pusher) connect(ctx context.Context) error {
 			return err
 		}
 	}
-	head, err = p.lookAgain(ctx, from, head)
-	if err != nil {
+	if head, err = p.lookAgain(ctx, from, head); err != nil {
 		return err
 	}
 	p.begin(head, acks)
 	return nil
+}
+
+// acknowledged returns the head in the destination's acks if it is one of our batches. One that is not, of the present epoch
+// or a later one, means that the destination is ahead; of an earlier one, that it follows a side branch or a part of the
+// history that this node lost: then it says nothing.
+func (p *pusher) acknowledged(acks ack.Acks, bounds sealedBounds) (batch.Seq, error) {
+	if acks.Head == 0 {
+		return 0, nil
+	}
+	b, ok, err := p.t.Log.sealed(acks.Head)
+	switch {
+	case err != nil:
+		return 0, err
+	case ok && b.Digest == acks.HeadDigest:
+		return acks.Head, nil
+	case acks.Epoch < bounds.Epoch:
+		return 0, nil
+	}
+	return 0, &aheadError{Store: p.t.Name, Epoch: acks.Epoch, Seq: acks.Head, Digest: acks.HeadDigest, Fork: ok}
+}
+
+// start returns the batch behind which delivery goes on. A store needs nothing below base, but what an earlier epoch left
+// undelivered is history all the same: a destination that was in the middle of it goes on there.
+func (p *pusher) start(acked batch.Seq, bounds sealedBounds, present map[batch.Seq]bool) (batch.Seq, error) {
+	if acked+1 >= bounds.Base {
+		return acked, nil
+	}
+	from := acked
+	for seq := range present {
+		if seq < bounds.Base {
+			from = max(from, seq)
+		}
+	}
+	if from > 0 && from+1 < bounds.Base {
+		_, known, err := p.t.Log.sealed(from + 1)
+		if known || err != nil {
+			return from, err
+		}
+	}
+	return bounds.Base - 1, nil
 }
 
 // begin takes over what connect found.
@@ -122,18 +160,6 @@ func (p *pusher) ownAcks(ctx context.Context) (ack.Acks, error) {
 	return a, err
 }
 
-// sameBatch tells that a batch which the destination names is the one that we have under that number.
-func (p *pusher) sameBatch(e batch.Epoch, seq batch.Seq, d batch.Digest) error {
-	b, ok, err := p.t.Log.sealed(seq)
-	if err != nil {
-		return err
-	}
-	if ok && b.Digest == d {
-		return nil
-	}
-	return &aheadError{Store: p.t.Name, Epoch: e, Seq: seq, Digest: d, Fork: ok}
-}
-
 // compareFile reads a batch that has the name of one of ours. By the chain, its digest speaks for those before it.
 func (p *pusher) compareFile(ctx context.Context, seq batch.Seq) error {
 	b, _, err := p.t.Log.sealed(seq)
@@ -144,10 +170,13 @@ func (p *pusher) compareFile(ctx context.Context, seq batch.Seq) error {
 	if err != nil {
 		return err
 	}
-	if digest != b.Digest && !genuine {
+	switch {
+	case digest == b.Digest:
+		return nil
+	case !genuine:
 		return fmt.Errorf("batch %d: %w", seq, errDamaged)
 	}
-	return p.sameBatch(b.Epoch, seq, digest)
+	return &aheadError{Store: p.t.Name, Epoch: b.Epoch, Seq: seq, Digest: digest, Fork: true}
 }
 
 // readTheirs reads a batch at the destination and tells whether it is a batch of this volume at all: a damaged file is no
@@ -206,7 +235,8 @@ func (p *pusher) listBatches(ctx context.Context, bounds sealedBounds, from batc
 }
 
 // eachBatchFile calls fn for the batch files of epochs from oldest on that lie in the directory of from or a later one.
-func eachBatchFile(ctx context.Context, s store.Store, oldest batch.Epoch, from batch.Seq, fn func(e batch.Epoch, first, last batch.Seq) error) error {
+func eachBatchFile(ctx context.Context, s store.Store, oldest batch.Epoch, from batch.Seq,
+	fn func(e batch.Epoch, first, last batch.Seq) error) error {
 	lowest := path.Dir(batch.Path(oldest, from, from)) // "batches/00000001/00000000"
 	epochs, err := s.List(ctx, "batches")
 	if err != nil {

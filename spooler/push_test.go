@@ -2,7 +2,6 @@ package spooler
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -14,265 +13,11 @@ import (
 	"testing"
 	"time"
 
-	"filippo.io/age"
-	"golang.org/x/crypto/ssh"
-	"golang.org/x/sync/errgroup"
-
-	"slipway/internal/ack"
 	"slipway/internal/batch"
-	"slipway/internal/keys"
 	"slipway/internal/shard"
-	"slipway/internal/sshd"
 	"slipway/internal/state"
 	"slipway/internal/store"
 )
-
-// pushRig is a node's own store with batches in it, and one destination.
-type pushRig struct {
-	t          *testing.T
-	own        store.Store
-	ownDir     string
-	dest       *tappedStore
-	destDir    string
-	server     *sshd.Server // nil: the destination is a directory
-	volume     state.Volume
-	log        *fakeLog
-	signer     ssh.Signer
-	recipients []age.Recipient
-	target     pushTarget
-}
-
-// fakeLog is a history in memory.
-type fakeLog struct {
-	mu      sync.Mutex
-	b       sealedBounds
-	batches map[batch.Seq]sealedBatch
-}
-
-func (l *fakeLog) bounds() (sealedBounds, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b, nil
-}
-
-func (l *fakeLog) sealed(seq batch.Seq) (sealedBatch, bool, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	b, ok := l.batches[seq]
-	return b, ok, nil
-}
-
-// tappedStore is a real store with a hook before each publish, and a list of what was published.
-type tappedStore struct {
-	store.Store
-
-	mu        sync.Mutex
-	before    func(name string) error
-	published []string
-}
-
-func (s *tappedStore) Publish(ctx context.Context, name string, data []byte) error {
-	s.mu.Lock()
-	before := s.before
-	s.mu.Unlock()
-	if before != nil {
-		if err := before(name); err != nil {
-			return err
-		}
-	}
-	s.mu.Lock()
-	s.published = append(s.published, name)
-	s.mu.Unlock()
-	return s.Store.Publish(ctx, name, data)
-}
-
-func (s *tappedStore) tap(before func(name string) error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.before, s.published = before, nil
-}
-
-func (s *tappedStore) sent() (shards, batches []string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, name := range s.published {
-		if strings.HasPrefix(name, "shards/") {
-			shards = append(shards, name)
-		} else {
-			batches = append(batches, name)
-		}
-	}
-	return shards, batches
-}
-
-// eachDestination runs a test against a directory and against OpenSSH.
-func eachDestination(t *testing.T, test func(t *testing.T, r *pushRig)) {
-	for _, kind := range []string{"directory", "sshd"} {
-		t.Run(kind, func(t *testing.T) { test(t, newPushRig(t, kind == "sshd")) })
-	}
-}
-
-func newPushRig(t *testing.T, remote bool) *pushRig {
-	t.Helper()
-	r := &pushRig{
-		t: t, ownDir: t.TempDir(), destDir: filepath.Join(t.TempDir(), "data"),
-		volume: state.Volume{Name: "projects", ID: batch.NewVolumeID()},
-		log:    &fakeLog{b: sealedBounds{Epoch: 1, Base: 1}, batches: map[batch.Seq]sealedBatch{}},
-	}
-	r.own = openLocal(t, r.ownDir)
-	key := filepath.Join(t.TempDir(), "node.key")
-	if err := keys.NewNodeKey(key, "alpha"); err != nil {
-		t.Fatal(err)
-	}
-	var err error
-	if r.signer, err = keys.LoadNodeKey(key); err != nil {
-		t.Fatal(err)
-	}
-	identity, err := age.GenerateX25519Identity()
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.recipients = []age.Recipient{identity.Recipient()}
-	r.dest = &tappedStore{Store: r.openDest(remote)}
-	r.target = pushTarget{
-		Name: "cache1", Kind: "cache", URL: "sftp://cache1/data",
-		Dest: r.dest, Volume: r.volume, Own: r.own, Log: r.log,
-	}
-	return r
-}
-
-func (r *pushRig) openDest(remote bool) store.Store {
-	r.t.Helper()
-	if !remote {
-		return openLocal(r.t, r.destDir)
-	}
-	if err := os.MkdirAll(r.destDir, 0o755); err != nil {
-		r.t.Fatal(err)
-	}
-	var err error
-	if r.server, err = sshd.Start(r.t.TempDir(), sshd.Options{}); err != nil {
-		r.t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var g errgroup.Group
-	g.Go(func() error { return r.server.Serve(ctx) })
-	s, err := store.Open(r.server.URL(r.destDir), store.Options{
-		KeyFile: r.server.KeyFile, KnownHosts: []string{r.server.KnownHosts}, StallAfter: 5 * time.Second,
-	})
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	r.t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			r.t.Error(err)
-		}
-		cancel()
-		if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
-			r.t.Error(err)
-		}
-	})
-	return s
-}
-
-// object puts a shard of n bytes into the own store. What it holds is no pusher's business.
-func (r *pushRig) object(n int) batch.Object {
-	r.t.Helper()
-	data := noise(uint64(time.Now().UnixNano()), n)
-	o := batch.Object{Digest: shard.Sum(data), Size: int64(n)}
-	if err := r.own.Publish(context.Background(), o.Digest.Path(), data); err != nil {
-		r.t.Fatal(err)
-	}
-	return o
-}
-
-// encode makes a batch.
-func (r *pushRig) encode(e batch.Epoch, seq batch.Seq, objects []batch.Object) *batch.Sealed {
-	r.t.Helper()
-	env := batch.Envelope{
-		VolumeID: r.volume.ID, Volume: r.volume.Name, Node: "alpha", Epoch: e, First: seq, Last: seq,
-		Base: r.log.b.Base, SealedAt: time.Now(), Introduces: objects, Complete: true,
-	}
-	if prev, ok := r.log.batches[seq-1]; ok {
-		env.Prev = &prev.Digest
-	}
-	sealed, err := batch.Seal(env, &batch.Body{}, r.recipients, r.signer)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return sealed
-}
-
-// seal makes the next batch, introducing these shards.
-func (r *pushRig) seal(objects ...batch.Object) sealedBatch {
-	r.t.Helper()
-	r.log.mu.Lock()
-	defer r.log.mu.Unlock()
-	seq := r.log.b.Head + 1
-	sealed := r.encode(r.log.b.Epoch, seq, objects)
-	env := &sealed.Envelope
-	if err := r.own.Publish(context.Background(), batch.Path(env.Epoch, seq, seq), sealed.File); err != nil {
-		r.t.Fatal(err)
-	}
-	b := sealedBatch{Epoch: env.Epoch, Seq: seq, Digest: sealed.Digest}
-	r.log.batches[seq] = b
-	r.log.b.Head = seq
-	return b
-}
-
-func (r *pushRig) pusher() *pusher { return newPusher(r.target) }
-
-func (r *pushRig) push(p *pusher, want int) {
-	r.t.Helper()
-	n, err := p.PushOnce(context.Background())
-	if err != nil || n != want {
-		r.t.Fatalf("pushed %d batches, %v; want %d", n, err, want)
-	}
-}
-
-// complete checks that the destination has every batch from first on, and all their shards, with the own store's bytes.
-func (r *pushRig) complete(first batch.Seq) {
-	r.t.Helper()
-	for seq := first; seq <= r.log.b.Head; seq++ {
-		o, ok, err := readSealed(context.Background(), r.own, r.log, seq)
-		if err != nil || !ok {
-			r.t.Fatalf("batch %d: %v", seq, err)
-		}
-		names := []string{o.path}
-		for _, s := range o.objects {
-			names = append(names, s.Digest.Path())
-		}
-		for _, name := range names {
-			got, err := os.ReadFile(filepath.Join(r.destDir, filepath.FromSlash(name)))
-			if err != nil {
-				r.t.Fatal(err)
-			}
-			want, err := os.ReadFile(filepath.Join(r.ownDir, filepath.FromSlash(name)))
-			if err != nil || sha256.Sum256(got) != sha256.Sum256(want) {
-				r.t.Fatalf("%s differs (%v)", name, err)
-			}
-		}
-	}
-}
-
-// acks writes what the daemon beside the destination would.
-func (r *pushRig) acks(name, kind string, head batch.Seq, full bool) {
-	r.t.Helper()
-	b := r.log.batches[head]
-	a := ack.Acks{
-		VolumeID: r.volume.ID, Store: name, Kind: kind, Epoch: b.Epoch, Head: head, HeadDigest: b.Digest, Full: full,
-		Copies: 1, At: time.Now(),
-	}
-	if err := ack.Write(context.Background(), openLocal(r.t, r.destDir), a); err != nil {
-		r.t.Fatal(err)
-	}
-}
-
-func (r *pushRig) removeAt(dir, name string) {
-	r.t.Helper()
-	if err := os.Remove(filepath.Join(dir, filepath.FromSlash(name))); err != nil {
-		r.t.Fatal(err)
-	}
-}
 
 func TestPushInOrder(t *testing.T) {
 	eachDestination(t, func(t *testing.T, r *pushRig) {
@@ -718,6 +463,52 @@ func TestPushFromBase(t *testing.T) {
 	r.complete(4)
 	if _, err := os.Stat(filepath.Join(r.destDir, filepath.FromSlash(batch.Path(1, 3, 3)))); !errors.Is(err, os.ErrNotExist) {
 		t.Fatalf("a batch below base was sent: %v", err)
+	}
+}
+
+// This node lost its catalog and began epoch 2 with itself as base. What epoch 1 left undelivered goes on where it stood, as far
+// as this node still knows it; what it does not know holds nothing up.
+func TestPushNextEpoch(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		acked  batch.Seq
+		known  []batch.Seq // of epoch 1, as far as the new catalog has it
+		pushed int
+	}{
+		{"nothing was delivered", 0, []batch.Seq{1, 2, 3, 4, 5}, 2},
+		{"all was delivered", 5, []batch.Seq{1, 2, 3, 4, 5}, 2},
+		{"two are undelivered", 3, []batch.Seq{1, 2, 3, 4, 5}, 4},
+		{"the next is unknown", 3, []batch.Seq{1, 2, 3, 5}, 2},
+		{"one further on is unknown", 2, []batch.Seq{1, 2, 3, 5}, 3},
+		{"the acknowledged one is unknown", 4, []batch.Seq{1, 2, 3, 5}, 2},
+	} {
+		for _, daemon := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, daemon %v", tc.name, daemon), func(t *testing.T) {
+				r := newPushRig(t, false)
+				for seq := range batch.Seq(5) {
+					if seq == tc.acked && tc.acked > 0 {
+						r.push(r.pusher(), int(tc.acked))
+					}
+					r.seal(r.object(100))
+				}
+				if tc.acked == 5 {
+					r.push(r.pusher(), 5)
+				}
+				if daemon && tc.acked > 0 {
+					r.acks("cache1", "cache", tc.acked, false)
+				}
+				for seq := range batch.Seq(6) {
+					if !slices.Contains(tc.known, seq) {
+						delete(r.log.batches, seq)
+					}
+				}
+				r.log.b.Epoch, r.log.b.Base = 2, 6
+				r.seal(r.object(100))
+				r.seal(r.object(100))
+				r.push(r.pusher(), tc.pushed)
+				r.complete(6)
+			})
+		}
 	}
 }
 

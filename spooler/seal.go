@@ -243,7 +243,7 @@ func (n *node) take(c *captured, content *batch.Content) {
 		}
 	}
 	n.Content = content
-	n.Size = content.Size
+	n.Size, n.Ctime = content.Size, c.Attr.Ctime
 	if c.Attr.Ctime >= n.Attr.Ctime {
 		n.setAttr(c.Attr)
 		n.Xattrs, n.readXattrs = c.Xattrs, false

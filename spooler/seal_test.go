@@ -168,3 +168,17 @@ func (r *rig) fileID(path string) batch.FileID {
 	}))
 	return id
 }
+
+// TestWrittenThenRenamed: a record about a name brings the attributes of content that was not captured yet. The file is still to
+// be read.
+func TestWrittenThenRenamed(t *testing.T) {
+	r := newRig(t)
+	r.mount()
+	r.open()
+	r.create("a", "first")
+	r.drain()
+	r.write("a", "second, longer")
+	r.rename("a", "b", 0)
+	r.drain()
+	r.restored()
+}

@@ -123,11 +123,11 @@ func (t *tree) add(id batch.FileID, ident journal.Ident, a journal.Attr, target 
 	return n
 }
 
-// setAttr takes over attributes; size and time of a regular file's content stay as captured until the next capture.
+// setAttr takes over attributes. Size and Ctime, by which a change of content is seen, stay those of the last capture.
 func (n *node) setAttr(a journal.Attr) {
 	n.Attr = a
 	n.Mode, n.UID, n.GID, n.Rdev = a.Mode, a.UID, a.GID, a.Rdev
-	n.Mtime, n.Ctime = a.Mtime, a.Ctime
+	n.Mtime = a.Mtime
 }
 
 // byIdent returns the file that is mapped to an object of the source.

@@ -160,7 +160,7 @@ func (v *volume) compareSelf(f *os.File, id batch.FileID, n *node) error {
 	if err != nil {
 		return fmt.Errorf("read attributes: %w", err)
 	}
-	if n.Attr.Ctime == attr.Ctime && n.Attr == attr && n.Ident == ident && !n.readXattrs {
+	if n.Attr == attr && n.Ident == ident && !n.readXattrs {
 		return nil
 	}
 	xattrs, err := source.Xattrs(f)
@@ -234,11 +234,10 @@ func (v *volume) adoptFound(dir *os.File, name string, ident journal.Ident, attr
 
 // compareKnown decides what of a known object has to be read again.
 func (v *volume) compareKnown(dir *os.File, name string, n *node, attr journal.Attr) error {
-	same := n.Attr.Ctime == attr.Ctime && n.Attr.Mtime == attr.Mtime && n.Attr.Size == attr.Size && n.Attr == attr
 	if n.isRegular() {
-		return v.compareFile(dir, name, n, attr, same)
+		return v.compareFile(dir, name, n, attr)
 	}
-	if same && !n.readXattrs {
+	if n.Attr == attr && !n.readXattrs {
 		return nil
 	}
 	id := n.ID
@@ -259,11 +258,11 @@ func (v *volume) compareKnown(dir *os.File, name string, n *node, attr journal.A
 
 // compareFile makes a regular file pending if it may differ from what was sealed, or if somebody still writes to it through
 // a handle or mapping that outlived the mount.
-func (v *volume) compareFile(dir *os.File, name string, n *node, attr journal.Attr, same bool) error {
+func (v *volume) compareFile(dir *os.File, name string, n *node, attr journal.Attr) error {
 	if v.pending.files[n.ID] != nil {
 		return nil
 	}
-	if !same || n.Content == nil {
+	if n.Content == nil || n.Ctime != attr.Ctime || n.Size != attr.Size {
 		v.pending.mark(n.ID, reasonWritten, attr.Size, v.folded)
 		return nil
 	}

@@ -64,7 +64,8 @@ func (s *Spooler) captureOne(ctx context.Context, c *capturer, p *packer, f *pen
 // known is what was sealed of a file, to see whether it has to be read at all.
 type known struct {
 	ident  journal.Ident
-	attr   journal.Attr
+	ctime  int64 // when it was captured; any later change moved it
+	size   int64
 	sealed bool
 }
 
@@ -81,7 +82,7 @@ func unchanged(v *volume, f *pendingFile) bool {
 	}
 	defer file.Close()
 	_, attr, err := source.Stat(int(file.Fd()), "")
-	if err != nil || attr.Ctime != k.attr.Ctime || attr.Mtime != k.attr.Mtime || attr.Size != k.attr.Size {
+	if err != nil || attr.Ctime != k.ctime || attr.Size != k.size {
 		return false
 	}
 	quiet, err := source.Quiet(file)
@@ -121,7 +122,7 @@ func (v *volume) ready(p *pendingFile) (bool, error) {
 	}
 	writers := v.pending.writers[p.id]
 	p.job = captureJob{ID: p.id, Path: path, Ident: n.Ident, Force: writers > 0 || p.held(v.timing, v.now())}
-	p.known = known{ident: n.Ident, attr: n.Attr, sealed: n.Content != nil && n.Content.Clean && !v.rebooted && p.reason != reasonUnclean}
+	p.known = known{ident: n.Ident, ctime: n.Ctime, size: n.Size, sealed: n.Content != nil && n.Content.Clean && !v.rebooted && p.reason != reasonUnclean}
 	p.stillOpen = false
 	return true, nil
 }
