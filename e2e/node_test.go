@@ -93,10 +93,16 @@ func (s *site) url(name string, opt siteOptions) string {
 }
 
 func (s *site) addHost(name string) {
+	s.t.Helper()
+	s.addHostWith(name, sshd.Options{KeyFile: s.key})
+}
+
+func (s *site) addHostWith(name string, opt sshd.Options) {
 	t := s.t
+	t.Helper()
 	h := &host{name: name, data: filepath.Join(s.dir, name, "data")}
 	must(t, os.MkdirAll(h.data, 0o755))
-	srv, err := sshd.Start(filepath.Join(s.dir, name, "sshd"), sshd.Options{KeyFile: s.key})
+	srv, err := sshd.Start(filepath.Join(s.dir, name, "sshd"), opt)
 	must(t, err)
 	h.srv = srv
 	if s.key == "" {

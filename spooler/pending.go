@@ -90,6 +90,7 @@ type pendingSet struct {
 	files   map[batch.FileID]*pendingFile
 	writers map[batch.FileID]int // opens for write seen in this instance of the journal; a hint, the lease probe decides
 	heap    dueHeap
+	active  time.Time // of the latest mark or release
 	timing  timing
 	now     func() time.Time
 }
@@ -110,6 +111,7 @@ func (s *pendingSet) mark(id batch.FileID, reason string, size int64, pos journa
 		p.reason = reason
 	}
 	p.last, p.bytes = now, size
+	s.active = now
 	p.gen++
 	s.reschedule(p)
 	return p
@@ -137,6 +139,7 @@ func (s *pendingSet) released(id batch.FileID) {
 	}
 	if p := s.files[id]; p != nil {
 		p.last = s.now()
+		s.active = p.last
 		p.gen++
 		s.reschedule(p)
 	}
@@ -214,12 +217,21 @@ func (s *pendingSet) sealed(p *pendingFile) {
 	s.reschedule(p)
 }
 
-// imminent tells whether a file without known writers is on its way to being captured: a batch that waits a moment carries it.
-func (s *pendingSet) imminent(busy int) bool {
-	if busy > 0 {
-		return true
+// imminent tells until when a file is likely to be captured, so that a batch which waits so long carries it; zero if none is: a
+// worker has one, one is about to settle, or one was opened or written just now and will be closed in a moment.
+func (s *pendingSet) imminent(busy int) time.Time {
+	now := s.now()
+	soon := s.active.Add(s.timing.settle)
+	if len(s.heap) > 0 && s.heap[0].tries == 0 && s.heap[0].due.Sub(now) <= s.timing.settle {
+		soon = later(soon, s.heap[0].due)
 	}
-	return len(s.heap) > 0 && s.heap[0].tries == 0 && s.heap[0].due.Sub(s.now()) <= s.timing.settle
+	if busy > 0 {
+		soon = later(soon, now.Add(s.timing.batch))
+	}
+	if soon.After(now) {
+		return soon
+	}
+	return time.Time{}
 }
 
 // dueHeap is container/heap's view of the waiting files.

@@ -152,3 +152,24 @@ func TestRemoveWhileWaiting(t *testing.T) {
 		}
 	}
 }
+
+// A batch waits for the file that a change of its directory came with, and no longer than for one that stays open.
+func TestBatchWaitsForTheFile(t *testing.T) {
+	s, c := newPendingRig()
+	if !s.imminent(0).IsZero() {
+		t.Error("something is imminent in an empty set")
+	}
+	s.opened(7)
+	s.mark(7, reasonOpen, 1, journal.Position{})
+	if s.imminent(0).IsZero() {
+		t.Error("a file that was opened just now is not waited for")
+	}
+	c.advance(201 * time.Millisecond)
+	if !s.imminent(0).IsZero() {
+		t.Error("a file that stays open is waited for")
+	}
+	s.released(7)
+	if s.imminent(0).IsZero() {
+		t.Error("a file that was closed just now is not waited for")
+	}
+}

@@ -39,6 +39,7 @@ const (
 	pushFlight     = 4        // shards in flight
 	runBatches     = 16       // batches whose shards are sent together
 	runBytes       = 32 << 20 // of those batches' shards
+	maxAnnounced   = 64       // shards that wait to go ahead of their batch
 	maxBatchFile   = batch.MaxFile
 	lookOneByOne   = 128 // more shards than this are looked up by listing directories
 	idleLook       = 30 * time.Second
@@ -96,10 +97,16 @@ func (p *pusher) wake() {
 	}
 }
 
-// shardPublished lets a shard travel while its batch is still being sealed.
+// shardPublished lets a shard travel while its batch is still being sealed. It is an offer: a pusher that is behind leaves the
+// shard to its batch.
 func (p *pusher) shardPublished(o batch.Object) {
+	if !p.connected.Load() {
+		return
+	}
 	p.mu.Lock()
-	p.announced = append(p.announced, o)
+	if len(p.announced) < maxAnnounced {
+		p.announced = append(p.announced, o)
+	}
 	p.mu.Unlock()
 	p.wake()
 }

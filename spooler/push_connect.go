@@ -106,6 +106,7 @@ func (p *pusher) begin(head batch.Seq, acks ack.Acks) {
 	p.looked = min(p.looked, head)
 	clear(p.ahead)
 	p.mu.Lock()
+	p.announced = nil
 	p.report.Published, p.report.Weak = head, store.Weak(p.t.Dest)
 	p.mu.Unlock()
 	p.noteOwn(acks)

@@ -222,7 +222,9 @@ func (p *pusher) PollAcks(ctx context.Context) error {
 		behind = behind || a.Head < head
 		ours = append(ours, a)
 	}
-	p.noteOwn(own)
+	if own.Store != "" || err == nil { // unread is not gone
+		p.noteOwn(own)
+	}
 	p.tellDelivered()
 	p.slowDown(behind)
 	if p.t.OnAcks != nil {

@@ -119,8 +119,9 @@ func TestPushRun(t *testing.T) {
 		}
 		began := time.Now()
 		r.runUntil(func(p *pusher, head batch.Seq) bool {
+			b, _ := r.log.bounds()
 			switch {
-			case r.log.b.Head < 3:
+			case b.Head < 3:
 				r.seal(r.object(1000))
 				p.wake()
 			case p.Report().Acked == 0 && head == 3:
@@ -186,6 +187,15 @@ func TestPollAcks(t *testing.T) {
 	if pace := p.ackPace(); pace != ackPollFast {
 		t.Fatalf("pace %v while vault1 is behind", pace)
 	}
+	// Its own acks file unreadable for a moment: it has not gone back.
+	own := ack.Path("cache1")
+	if err := r.dest.Replace(context.Background(), own, []byte("{damaged")); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.PollAcks(context.Background()); !errors.Is(err, ack.ErrFormat) || p.Report().Acked != 4 || !p.connected.Load() {
+		t.Fatalf("own acks damaged: %v, report %+v", err, p.Report())
+	}
+	r.acks("cache1", "cache", 4, false)
 	r.acks("vault1", "backup", 4, false)
 	if err := p.PollAcks(context.Background()); !errors.Is(err, ack.ErrFormat) {
 		t.Fatal(err)

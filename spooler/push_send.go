@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -64,11 +65,21 @@ func (p *pusher) sendBatch(ctx context.Context, o outgoing) error {
 	if len(missing) > 0 {
 		return fmt.Errorf("batch %d: shard %s is not there after it was sent: %w", o.seq, missing[0].Digest, store.ErrNotExist)
 	}
-	for _, s := range o.objects {
-		delete(p.ahead, s.Digest)
-	}
+	p.forgetAhead(o.objects)
 	p.deliver(o.seq)
 	return nil
+}
+
+// forgetAhead drops what was noted of shards sent ahead, or about to be, once their batch is delivered.
+func (p *pusher) forgetAhead(objects []batch.Object) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range objects {
+		delete(p.ahead, s.Digest)
+	}
+	if len(p.announced) > 0 {
+		p.announced = slices.DeleteFunc(p.announced, func(a batch.Object) bool { return slices.Contains(objects, a) })
+	}
 }
 
 // deliver moves the cursor to a batch that is complete at the destination.
@@ -86,8 +97,8 @@ func (p *pusher) deliver(seq batch.Seq) {
 func (p *pusher) sendAhead(ctx context.Context) (bool, error) {
 	p.mu.Lock()
 	n := min(len(p.announced), pushFlight)
-	some := append([]batch.Object(nil), p.announced[:n]...)
-	p.announced = p.announced[n:]
+	some := slices.Clone(p.announced[:n])
+	p.announced = slices.Delete(p.announced, 0, n)
 	p.mu.Unlock()
 	if n == 0 {
 		return false, nil

@@ -112,7 +112,10 @@ func (r *pushRig) runUntil(done func(p *pusher, head batch.Seq) bool) pushReport
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	var p *pusher
+	var mu sync.Mutex // both of the pusher's loops call
 	r.target.OnDelivered = func(_ string, head batch.Seq) {
+		mu.Lock()
+		defer mu.Unlock()
 		if done(p, head) {
 			cancel()
 		}
@@ -418,6 +421,11 @@ func TestPushHeadNotRenamedYet(t *testing.T) {
 func TestPushShardsAheadOfBatch(t *testing.T) {
 	r := newPushRig(t, false)
 	p := r.pusher()
+	p.shardPublished(r.object(1000)) // not connected yet: left to its batch
+	r.push(p, 0)
+	if shards, _ := r.dest.sent(); len(shards) != 0 {
+		t.Fatalf("%d shards went ahead of the first look", len(shards))
+	}
 	var objects []batch.Object
 	for range 9 {
 		o := r.object(1000)
@@ -435,6 +443,16 @@ func TestPushShardsAheadOfBatch(t *testing.T) {
 		t.Fatalf("%d shards were sent with the batch, want 1", len(shards))
 	}
 	r.complete(1)
+
+	// Announced and sealed before it could go: it goes once.
+	o := r.object(700)
+	p.shardPublished(o)
+	r.dest.tap(nil)
+	r.seal(o)
+	r.push(p, 1)
+	if shards, _ := r.dest.sent(); len(shards) != 1 {
+		t.Fatalf("an announced shard went %d times", len(shards))
+	}
 }
 
 // A shard that was sent ahead is removed there as abandoned before the batch names it: the look after publishing finds it.
@@ -442,6 +460,7 @@ func TestPushLooksOnceMore(t *testing.T) {
 	r := newPushRig(t, false)
 	o := r.object(1000)
 	p := r.pusher()
+	r.push(p, 0)
 	p.shardPublished(o)
 	r.push(p, 0)
 	r.seal(o)

@@ -43,13 +43,13 @@ func (v *volume) sealDue() (bool, time.Time) {
 		return false, next
 	}
 	// A change of a directory usually comes with a file that is about to settle: one batch for both.
-	if v.pending.imminent(v.busy) {
+	if soon := v.pending.imminent(v.busy); !soon.IsZero() {
 		since := v.dirtySince
 		for _, p := range v.arrived {
 			since = earliest(since, p.startAt)
 		}
 		if hold := since.Add(v.timing.batch); hold.After(now) {
-			return false, hold
+			return false, earliest(soon, hold)
 		}
 	}
 	return true, time.Time{}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -127,6 +128,10 @@ func stageOf(stateDir string) func(context.Context, string) (string, error) {
 	}
 }
 
+// spoolerMemory is where the garbage collector begins to work harder, in bytes: most of what the spooler has in hand are
+// buffers of files on their way, and the machine belongs to others.
+const spoolerMemory = 96 << 20
+
 func spoolerCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "spooler", Short: "The process that seals and pushes; started by mount", Hidden: true, Args: cobra.NoArgs,
@@ -135,6 +140,7 @@ func spoolerCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			debug.SetMemoryLimit(spoolerMemory)
 			s, err := spooler.New(spooler.Options{Config: c.Primary, Source: source, Log: service.Logger(os.Stderr, "spooler")})
 			if err != nil {
 				return err

@@ -42,7 +42,9 @@ func (s *Server) config(opt Options) []byte {
 	if opt.Trace {
 		sftp = "exec 2>>'" + s.path("trace") + "' /usr/lib/openssh/sftp-server -e -l VERBOSE"
 	}
-	sftp += " -u 0007 -P " + strings.Join(append([]string{denied}, opt.Deny...), ",")
+	if !opt.AllowAll {
+		sftp += " -u 0007 -P " + strings.Join(append([]string{denied}, opt.Deny...), ",")
+	}
 	if opt.ReadOnly {
 		sftp += " -R"
 	}

@@ -46,6 +46,7 @@ type Options struct {
 	KeyFile  string   // accept this client key instead of making one
 	Deny     []string // requests refused besides those every account is refused, for example "fsync", "posix-rename"
 	ReadOnly bool     // the account of a primary on a backup host
+	AllowAll bool     // refuse nothing, for other programs that change attributes (restic)
 	Trace    bool     // sftp-server as a program, writing one line for each request to the file trace (needs a login shell)
 }
 
