@@ -1,13 +1,21 @@
 package fusefs
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"slipway/internal/journal"
 )
 
 // stats describes every object below dir as stat(2) shows it, times and all; atime is left out, because looking changes it.
@@ -85,6 +93,119 @@ func TestMappingMovesTimes(t *testing.T) {
 	}
 	// In the end the attributes may be cached again; that no one has to ask is seen by asking below and changing nothing.
 	stats(t, f.mnt)
+}
+
+// TestOpenEndsCaching: times that were cached before a file is opened for writing are not believed afterwards, not even by
+// someone who asks for nothing but the mtime.
+func TestOpenEndsCaching(t *testing.T) {
+	f := mounted(t)
+	must(t, os.WriteFile(f.below("map"), make([]byte, 4096), 0o644)) // below, so that the mount finds it settled
+	must(t, os.Chtimes(f.below("map"), time.Unix(1, 0), time.Unix(2, 0)))
+	mtime := func() int64 {
+		var st unix.Statx_t
+		must(t, unix.Statx(unix.AT_FDCWD, f.path("map"), 0, unix.STATX_MTIME, &st))
+		return st.Mtime.Sec
+	}
+	if got := mtime(); got != 2 {
+		t.Fatalf("mtime %d", got)
+	}
+	fd, err := unix.Open(f.path("map"), unix.O_RDWR, 0)
+	must(t, err)
+	defer closingFd(fd)
+	mem, err := unix.Mmap(fd, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	must(t, err)
+	mem[0] = 1
+	if got := mtime(); got == 2 {
+		t.Error("the store does not show")
+	}
+	must(t, unix.Munmap(mem))
+}
+
+// TestSettled: a file is settled when nobody can write to it any more, and not as long as a mapping lives.
+func TestSettled(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	must(t, os.WriteFile(path, make([]byte, 4096), 0o644))
+	dir, err := os.Open(filepath.Dir(path))
+	must(t, err)
+	defer closing(dir)
+	f, err := newFilesystem(&Options{Source: dir}, nil, 100)
+	must(t, err)
+	defer f.close()
+	var out fuse.EntryOut
+	must(t, f.lookup(f.nodes.root, "file", &out))
+	n, err := f.nodes.get(out.NodeId)
+	must(t, err)
+	n.unsettled.Store(true)
+
+	writer, err := os.OpenFile(path, os.O_RDWR, 0)
+	must(t, err)
+	mem, err := unix.Mmap(int(writer.Fd()), 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	must(t, err)
+	must(t, writer.Close())
+	if f.settled(n) || !n.unsettled.Load() {
+		t.Error("settled with a mapping")
+	}
+	n.writers = 1
+	if !f.settled(n) || !n.unsettled.Load() {
+		t.Error("opened again: that handle's release has it probed")
+	}
+	n.writers = 0
+	must(t, unix.Munmap(mem))
+	if !f.settled(n) || n.unsettled.Load() {
+		t.Error("not settled with nobody writing")
+	}
+}
+
+// TestSettlerWaits: a probe comes again, ever later, until it succeeds, and then no more.
+func TestSettlerWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var at []time.Duration
+		start := time.Now()
+		ctx, stop := context.WithCancel(t.Context())
+		s := &settler{wake: make(chan struct{}, 1)}
+		s.step = func(*node) bool {
+			at = append(at, time.Since(start))
+			return len(at) == 12
+		}
+		root := &node{id: 1, lookups: 1}
+		s.add(root, newNodeTable(root, 0))
+		var g errgroup.Group
+		g.Go(func() error { s.run(ctx); return nil })
+		time.AfterFunc(time.Hour, stop)
+		must(t, g.Wait())
+		if len(at) != 12 || at[0] != firstProbe || at[11]-at[10] != lastProbe {
+			t.Errorf("probed at %v", at)
+		}
+	})
+}
+
+// TestBehindTheKernelsBack: a file that the kernel believes not to be there is opened, not created; the journal must not take
+// it for a new one.
+func TestBehindTheKernelsBack(t *testing.T) {
+	f := mounted(t)
+	for name, flags := range map[string]int{"kept": 0, "cut": unix.O_TRUNC} {
+		if _, err := os.Lstat(f.path(name)); !errors.Is(err, unix.ENOENT) {
+			t.Fatal(err)
+		}
+		must(t, os.WriteFile(f.below(name), []byte("old"), 0o600))
+		records := f.since(func() {
+			fd, err := unix.Open(f.path(name), unix.O_CREAT|unix.O_RDWR|flags, 0o644)
+			must(t, err)
+			_, err = unix.Pwrite(fd, []byte("N"), 0)
+			must(t, err)
+			must(t, unix.Close(fd))
+		})
+		want, content := []journal.Op{journal.OpOpen}, "Nld"
+		if flags != 0 {
+			want, content = append(want, journal.OpTruncate), "N"
+		}
+		if diff := cmp.Diff(want, ops(records)); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+		if got, err := os.ReadFile(f.path(name)); err != nil || string(got) != content {
+			t.Errorf("%s: read %q, %v", name, got, err)
+		}
+	}
 }
 
 // TestModeIsSticky: an open file stays readable and writable whatever happens to its bits, and in whatever order it is opened
@@ -178,17 +299,17 @@ func TestRefusedPassthrough(t *testing.T) {
 	records := f.since(func() {
 		normal, err := os.OpenFile(f.path("normal"), os.O_RDWR|os.O_CREATE, 0o644)
 		must(t, err)
-		defer normal.Close()
+		defer closing(normal)
 		for range 2 {
 			file, err := os.OpenFile(f.path("inner/file"), os.O_RDWR, 0)
 			must(t, err)
-			defer file.Close()
+			defer closing(file)
 			_, err = file.WriteAt([]byte("BE"), 0)
 			must(t, err)
 		}
 		again, err := os.OpenFile(f.path("normal"), os.O_RDWR, 0)
 		must(t, err)
-		defer again.Close()
+		defer closing(again)
 		_, err = again.WriteString("still passed through")
 		must(t, err)
 		must(t, os.WriteFile(f.path("inner/new"), []byte("x"), 0o600))
@@ -206,5 +327,35 @@ func TestRefusedPassthrough(t *testing.T) {
 	must(t, unix.Stat(f.path("normal"), &there))
 	if here.Ino>>63 != 1 || there.Ino>>63 != 0 {
 		t.Errorf("inode numbers %x of the other file system and %x of the source", here.Ino, there.Ino)
+	}
+}
+
+// recorder keeps what would be journaled.
+type recorder struct{ ops []journal.Op }
+
+func (r *recorder) Append(rs ...*journal.Record) {
+	for _, rec := range rs {
+		r.ops = append(r.ops, rec.Op)
+	}
+}
+
+// TestReleaseRemaining: handles that are left when the mount has gone without force are journaled as released, those for
+// writing only, and closed.
+func TestReleaseRemaining(t *testing.T) {
+	dir, err := os.Open(t.TempDir())
+	must(t, err)
+	defer closing(dir)
+	var j recorder
+	f, err := newFilesystem(&Options{Source: dir}, &j, 100)
+	must(t, err)
+	defer f.close()
+	for _, write := range []bool{true, false} {
+		fd, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
+		must(t, err)
+		f.handles.add(&handle{node: f.nodes.root, fd: fd, write: write})
+	}
+	f.releaseRemaining()
+	if diff := cmp.Diff([]journal.Op{journal.OpRelease}, j.ops); diff != "" || len(f.handles.byID) > 0 {
+		t.Errorf("journaled %s; %d handles left", diff, len(f.handles.byID))
 	}
 }

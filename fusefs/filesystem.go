@@ -41,6 +41,7 @@ type filesystem struct {
 	creds   *credentials
 
 	server      *fuse.Server
+	abandoned   bool // the kernel may still ask: close nothing
 	passthrough bool // the kernel offers it and the options want it; false until connect
 
 	nodes   *nodeTable
@@ -138,6 +139,9 @@ func (f *filesystem) releaseRemaining() {
 
 // close releases every descriptor once the kernel sends no more requests. What the kernel still held is forgotten with it.
 func (f *filesystem) close() {
+	if f.abandoned {
+		return
+	}
 	for _, h := range f.handles.drain() {
 		_ = unix.Close(h.fd)
 	}

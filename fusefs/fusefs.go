@@ -47,7 +47,8 @@ type Options struct {
 
 // Serve mounts and serves until the mount is gone. An umount(8) from outside and the end of ctx both end it with nil: the
 // second unmounts, waits for those who still use the mount, and detaches it when they do not go. An aborted connection is
-// an error, and the dead mount stays, so that nobody writes into the bare directory.
+// an error, and the dead mount stays, so that nobody writes into the bare directory. So is a mount that cannot be taken away
+// because another lies over it: the process has to end then.
 func Serve(ctx context.Context, opt Options) error {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
@@ -84,31 +85,22 @@ func Serve(ctx context.Context, opt Options) error {
 func (f *filesystem) run(ctx context.Context, m *mount, ready func()) error {
 	served, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
-	var g errgroup.Group
-	g.Go(func() error {
+	var loop, others errgroup.Group
+	loop.Go(func() error {
 		defer end()
 		f.server.Serve()
 		return nil
 	})
-	g.Go(func() error { f.settle.run(served); return nil })
-	g.Go(func() error { f.prune.run(served); return nil })
-	g.Go(func() error {
-		if err := m.attach(); err != nil {
-			m.close() // the last reference to the file system: the request loop ends
-			return fmt.Errorf("mount %s: %w", m.point, err)
-		}
-		f.log.Info("mounted", "volume", f.opt.Volume, "mount", m.point, "passthrough", f.passthrough)
-		if ready != nil {
-			ready()
-		}
-		select {
-		case <-served.Done():
-			return nil
-		case <-ctx.Done():
-		}
-		return m.unmount(served, unmountPatience)
-	})
-	if err := g.Wait(); err != nil {
+	others.Go(func() error { f.settle.run(served); return nil })
+	others.Go(func() error { f.prune.run(served); return nil })
+	err := f.showUntilGone(ctx, served, m, ready)
+	if errors.Is(err, errStays) {
+		// The kernel goes on asking, so there is no waiting for the request loop, and its descriptors stay open under it.
+		f.abandoned = true
+		end()
+		return errors.Join(err, others.Wait())
+	}
+	if err := errors.Join(err, loop.Wait(), others.Wait()); err != nil {
 		return err
 	}
 	if m.attached() {
@@ -119,6 +111,24 @@ func (f *filesystem) run(ctx context.Context, m *mount, ready func()) error {
 		f.releaseRemaining()
 	}
 	return nil
+}
+
+// showUntilGone attaches the mount and returns when it is gone, or when ctx has ended and it has been taken away.
+func (f *filesystem) showUntilGone(ctx, served context.Context, m *mount, ready func()) error {
+	if err := m.attach(); err != nil {
+		m.close() // the last reference to the file system: the request loop ends
+		return fmt.Errorf("mount %s: %w", m.point, err)
+	}
+	f.log.Info("mounted", "volume", f.opt.Volume, "mount", m.point, "passthrough", f.passthrough)
+	if ready != nil {
+		ready()
+	}
+	select {
+	case <-served.Done():
+		return nil
+	case <-ctx.Done():
+	}
+	return m.unmount(served, unmountPatience)
 }
 
 // resolveMountPoint makes the path absolute and free of links. The last component is not looked at: it may be a dead mount.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -36,6 +37,13 @@ type childOptions struct {
 }
 
 func TestMain(m *testing.M) {
+	if os.Getenv(threadEnv) != "" {
+		if err := checkFirstThread(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if text := os.Getenv(childEnv); text != "" {
 		if err := serveChild(text); err != nil {
 			fmt.Fprintln(os.Stderr, "child:", err)
@@ -65,12 +73,18 @@ func serveChild(text string) error {
 	if err != nil {
 		return err
 	}
-	before := openFiles()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
+	var orphan errgroup.Group // not waited for: it ends with the parent, or with this process
+	orphan.Go(func() error {
+		defer stop()
+		_, err := io.Copy(io.Discard, os.Stdin)
+		return err
+	})
 	logging, stopLogging := context.WithCancel(context.Background())
 	var g errgroup.Group
 	g.Go(func() error { return w.Run(logging) })
+	before := openFiles()
 	if o.Old {
 		fsopen = func(string, int) (int, error) { return -1, unix.ENOSYS }
 	}
@@ -109,7 +123,7 @@ func openFiles() []string {
 	var open []string
 	for _, l := range links {
 		to, err := os.Readlink(l)
-		kept := to == "/dev/null" || strings.HasPrefix(to, "anon_inode:") || strings.HasPrefix(to, "pipe:") || strings.Contains(to, "/journal/")
+		kept := to == "/dev/null" || strings.HasPrefix(to, "socket:") || strings.HasPrefix(to, "anon_inode:") || strings.HasPrefix(to, "pipe:") || strings.Contains(to, "/journal/")
 		if err == nil && !kept {
 			open = append(open, to)
 		}
@@ -175,6 +189,10 @@ func (f *fixture) serve() {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), childEnv+"="+string(text))
 	cmd.Stderr = &f.stderr
+	// Never written to: it closes with this process, however that ends, and the child unmounts then.
+	if _, err := cmd.StdinPipe(); err != nil {
+		f.t.Fatal(err)
+	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		f.t.Fatal(err)
@@ -235,7 +253,7 @@ func (f *fixture) records() []journal.Record {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	defer r.Close()
+	defer closing(r)
 	var all []journal.Record
 	for {
 		rec, _, err := r.Next()
@@ -313,3 +331,7 @@ func (f *fixture) openForWrite() int {
 	}
 	return n
 }
+
+// closing and closingFd are for defer where the test has seen all it wants.
+func closing(c io.Closer) { _ = c.Close() }
+func closingFd(fd int)    { _ = unix.Close(fd) }

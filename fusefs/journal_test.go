@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -114,7 +115,7 @@ func listDisk(t *testing.T, dir string) map[string]seen {
 			return err
 		}
 		f := os.NewFile(uintptr(fd), path)
-		defer f.Close()
+		defer closing(f)
 		var s seen
 		if s.Ident, s.Attr, err = source.Stat(fd, ""); err != nil {
 			return err
@@ -170,7 +171,7 @@ func steps() []step {
 		if err != nil {
 			return err
 		}
-		defer unix.Close(fd)
+		defer closingFd(fd)
 		return do(fd)
 	}
 	nothing := func(int) error { return nil }
@@ -235,12 +236,18 @@ func steps() []step {
 			return os.Remove(f.path("short"))
 		}, []journal.Op{journal.OpCreate, journal.OpUnlink}},
 		{"what fails", func(f *fixture) error {
-			os.Mkdir(f.path("folder"), 0o755)
-			os.Remove(f.path("nowhere"))
-			os.Remove(f.path("folder"))
-			os.Link(f.path("nowhere"), f.path("x"))
-			unix.Removexattr(f.path("folder"), "user.none")
-			unix.Renameat2(unix.AT_FDCWD, f.path("named"), unix.AT_FDCWD, f.path("folder"), unix.RENAME_NOREPLACE)
+			for _, err := range []error{
+				os.Mkdir(f.path("folder"), 0o755),
+				os.Remove(f.path("nowhere")),
+				os.Remove(f.path("folder")),
+				os.Link(f.path("nowhere"), f.path("x")),
+				unix.Removexattr(f.path("folder"), "user.none"),
+				unix.Renameat2(unix.AT_FDCWD, f.path("named"), unix.AT_FDCWD, f.path("folder"), unix.RENAME_NOREPLACE),
+			} {
+				if err == nil {
+					return errors.New("it did not fail")
+				}
+			}
 			return nil
 		}, nil},
 	}
@@ -306,7 +313,7 @@ func TestServedWritesAreTold(t *testing.T) {
 	f := mounted(t, served)
 	file, err := os.Create(f.path("log"))
 	must(t, err)
-	defer file.Close()
+	defer closing(file)
 	records := f.since(func() {
 		for start := time.Now(); time.Since(start) < 2500*time.Millisecond; {
 			_, err := file.WriteString("a line\n")

@@ -18,8 +18,11 @@ const fstype = "fuse.slipway"
 // moveMountBeneath is MOVE_MOUNT_BENEATH, Linux 6.5.
 const moveMountBeneath = 0x200
 
-// ErrMounted: a living slipway mount lies at the mount point.
+// ErrMounted says that a living slipway mount lies at the mount point.
 var ErrMounted = errors.New("a slipway mount is there already")
+
+// errStays says that our mount is where it was and cannot be taken away.
+var errStays = errors.New("the mount stays")
 
 // mount is the kernel's side of the file system: made first, attached to the mount point when it is served, so that nobody
 // ever waits at a mount that no one answers.
@@ -139,7 +142,7 @@ func (m *mount) attach() error {
 		if err == nil {
 			m.close()
 			if err := unix.Unmount(m.point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
-				return fmt.Errorf("detach the dead mount on top: %w", err)
+				return fmt.Errorf("%w: detach the dead one on top: %w", errStays, err)
 			}
 			return nil
 		}
@@ -169,7 +172,7 @@ func (m *mount) unmount(served context.Context, patience time.Duration) error {
 		case <-deadline.C:
 			// MNT_FORCE ends the connection: whoever still has files open sees ENOTCONN, as after a crash.
 			if err := m.unmountOnce(unix.MNT_DETACH | unix.MNT_FORCE); err != nil {
-				return fmt.Errorf("unmount %s: %w", m.point, err)
+				return fmt.Errorf("%w at %s: %w", errStays, m.point, err)
 			}
 			m.forced = true
 			return nil

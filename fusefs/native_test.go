@@ -8,7 +8,10 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"slipway/internal/journal"
 )
 
 // Each case here runs in the mount and in a plain directory beside it, and must come out the same: result and attributes.
@@ -110,7 +113,7 @@ func withFile(flags int, do func(fd int) error) func(dir string) error {
 		if err != nil {
 			return err
 		}
-		defer unix.Close(fd)
+		defer closingFd(fd)
 		return do(fd)
 	}
 }
@@ -154,7 +157,7 @@ func changes() map[string]func(dir string) error {
 				if err != nil {
 					return err
 				}
-				defer unix.Close(from)
+				defer closingFd(from)
 				_, err = unix.CopyFileRange(from, nil, to, nil, 5, 0)
 				return err
 			})(dir)
@@ -203,7 +206,7 @@ func TestPrivilegesAddedLater(t *testing.T) {
 					if err != nil {
 						return err
 					}
-					defer unix.Close(fd)
+					defer closingFd(fd)
 					if err := unix.Chmod(path, 0o6777); err != nil {
 						return err
 					}
@@ -225,7 +228,7 @@ func TestInstall(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		defer unix.Close(fd)
+		defer closingFd(fd)
 		if err := write(fd); err != nil {
 			return err
 		}
@@ -288,7 +291,7 @@ func makers() map[string]func(dir string) error {
 			if err != nil {
 				return err
 			}
-			defer unix.Close(fd)
+			defer closingFd(fd)
 			return unix.Linkat(unix.AT_FDCWD, procPath(fd), unix.AT_FDCWD, in(dir), unix.AT_SYMLINK_FOLLOW)
 		},
 	}
@@ -316,6 +319,35 @@ func TestCreationIsTheCallers(t *testing.T) {
 			}
 		}
 		unix.Umask(old)
+	}
+}
+
+// TestDefaultACLChanges: what is created follows the directory's default ACL as it is at that moment.
+func TestDefaultACLChanges(t *testing.T) {
+	f := mounted(t)
+	likeNative(t, f, "changes", nil, nil, func(dir string) error {
+		for i, change := range []func() error{
+			func() error { return nil },
+			func() error { return unix.Setxattr(dir, defaultACLXattr, sampleACL(), 0) },
+			func() error { return unix.Removexattr(dir, defaultACLXattr) },
+		} {
+			if err := change(); err != nil {
+				return err
+			}
+			if err := unix.Mkdir(filepath.Join(dir, fmt.Sprint(i)), 0o777); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	var inherited []bool
+	for _, r := range f.records() {
+		if r.Op == journal.OpCreate {
+			inherited = append(inherited, r.Flags&journal.FlagInherited != 0)
+		}
+	}
+	if diff := cmp.Diff([]bool{false, true, false}, inherited); diff != "" {
+		t.Errorf("FlagInherited: %s", diff)
 	}
 }
 

@@ -53,7 +53,6 @@ type node struct {
 	opens   int
 	writers int
 	backing int32 // the kernel's id of the file below while io is ioPassthrough
-	bypass  bool  // pages the kernel caches of this file may be stale: it has been in passthrough since
 }
 
 // nodeTable holds every node, by the number the kernel knows it by and by what it is.
@@ -85,13 +84,6 @@ func (t *nodeTable) get(id uint64) (*node, error) {
 		return n, nil
 	}
 	return nil, unix.ESTALE
-}
-
-// find returns the node of an object if there is one.
-func (t *nodeTable) find(key nodeKey) *node {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	return t.byKey[key]
 }
 
 // enter counts one lookup of the object that fresh describes and returns its node: an older one if there is one, in which

@@ -142,12 +142,11 @@ func (f *filesystem) openHandle(n *node, fd int, how openHow, st *unix.Statx_t, 
 	case ioPassthrough:
 		out.OpenFlags = fuse.FOPEN_PASSTHROUGH
 		out.BackingID = n.backing
-		n.bypass = true
 	default:
-		if !n.bypass && !n.foreign {
+		// Opening in passthrough dropped the pages cached before; only a mapping from then may still change the file.
+		if !n.foreign && !n.unsettled.Load() {
 			out.OpenFlags = fuse.FOPEN_KEEP_CACHE
 		}
-		n.bypass = false
 	}
 	n.opens++
 	unsettle := false

@@ -45,7 +45,7 @@ func (f *filesystem) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (ui
 			if n > 0 {
 				written += n
 			}
-			if err != nil && err != unix.EINTR { //nolint:errorlint // a bare errno from the system call just made
+			if err != nil && err != unix.EINTR {
 				return err
 			}
 		}

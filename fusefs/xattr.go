@@ -88,7 +88,7 @@ func listXattrs(fd int) ([]byte, error) {
 		}
 		buf := make([]byte, size)
 		size, err = unix.Listxattr(path, buf)
-		if err == unix.ERANGE { //nolint:errorlint // a bare errno from the system call just made
+		if err == unix.ERANGE {
 			continue // it grew in between
 		}
 		return buf[:max(size, 0)], err
