@@ -83,11 +83,16 @@ func (c *cursor) explainLocked(now time.Time) []Explanation {
 	return list
 }
 
-// remember reads what is noted of the volumes, for a process in which nothing has run yet.
+// remember reads what is noted of the volumes, for a process in which nothing has run.
 func (s *Shipper) remember(ctx context.Context) error {
-	if len(s.all()) > 0 {
+	s.beginMu.Lock()
+	defer s.beginMu.Unlock()
+	if s.begun {
 		return nil
 	}
+	s.mu.Lock()
+	s.volumes = map[string]*volume{}
+	s.mu.Unlock()
 	s.discover(ctx)
 	for _, v := range s.all() {
 		p, err := s.readCheckpoint(v.name)

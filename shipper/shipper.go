@@ -53,6 +53,9 @@ type Shipper struct {
 
 	watch *watcher // made by New, fed by Run
 
+	beginMu sync.Mutex
+	begun   bool // guarded by beginMu: the volumes are those of Run or ShipOnce, and not what remember read
+
 	mu      sync.Mutex
 	volumes map[string]*volume // guarded by mu
 }
@@ -117,8 +120,8 @@ func (s *Shipper) Close() error {
 	return errors.Join(append(faults, s.root.Close())...)
 }
 
-// lock keeps a second shipper off this state directory. The caller closes what it returns.
-func (s *Shipper) lock() (func(), error) {
+// begin keeps a second shipper off this state directory until the function that it returns is called.
+func (s *Shipper) begin() (end func(), err error) {
 	if err := durable.MkdirAll(s.cfg.State, 0o700); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
 	}
@@ -126,16 +129,23 @@ func (s *Shipper) lock() (func(), error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock state directory %s, another shipper may run there: %w", s.cfg.State, err)
 	}
+	s.beginMu.Lock()
+	defer s.beginMu.Unlock()
+	if !s.begun {
+		s.mu.Lock()
+		s.begun, s.volumes = true, map[string]*volume{}
+		s.mu.Unlock()
+	}
 	return func() { _ = f.Close() }, nil
 }
 
 // Run ships until ctx ends.
 func (s *Shipper) Run(ctx context.Context) error {
-	unlock, err := s.lock()
+	end, err := s.begin()
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer end()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.watch.run(ctx, s.wake) })
 	group.Go(func() error { return s.runMaintain(ctx) })
@@ -194,11 +204,11 @@ func every(ctx context.Context, interval time.Duration, wake <-chan struct{}, st
 // ShipOnce is the step: check what arrived, ship what is due (now: everything that arrived), evict what may go. It returns
 // once every backup host has what is due, or did not take it.
 func (s *Shipper) ShipOnce(ctx context.Context, now bool) error {
-	unlock, err := s.lock()
+	end, err := s.begin()
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer end()
 	s.discover(ctx)
 	s.count(ctx)
 	var (

@@ -9,61 +9,76 @@ import (
 
 	"slipway/internal/batch"
 	"slipway/internal/durable"
+	"slipway/internal/shard"
 	"slipway/internal/store"
 )
 
-// troubled is told by a pusher of each failed attempt. A destination that is ahead of this node means that the node's state was
-// lost or rolled back: the loop then begins a new epoch.
+// troubled is told by a pusher of each failed attempt. Two of them end the epoch: a destination that is ahead of this node, whose
+// state was lost or rolled back; and a shard that no store has any more, without which no destination can take what follows.
 func (s *Spooler) troubled(name string, err error) {
 	var ahead *aheadError
-	if errors.As(err, &ahead) {
-		s.aheadMu.Lock()
-		s.ahead = &behind{store: name, err: ahead}
-		s.aheadMu.Unlock()
-		s.nudge()
+	var lost *lostShardError
+	var e *epochEnd
+	switch {
+	case errors.As(err, &ahead):
+		e = &epochEnd{store: name, ahead: true, err: ahead}
+	case errors.As(err, &lost) && lost.final():
+		e = &epochEnd{store: name, err: lost}
+	default:
+		return
 	}
+	s.endMu.Lock()
+	s.end = e
+	s.endMu.Unlock()
+	s.nudge()
 }
 
-// behind is what a pusher found at a destination that is ahead.
-type behind struct {
+// epochEnd is why the epoch cannot go on.
+type epochEnd struct {
 	store string
-	err   *aheadError
+	ahead bool // the store's newest batch is the one to go on from
+	err   error
 }
 
-// catchUp begins the next epoch behind the newest batch of a destination that is ahead: that batch is copied into the own
-// store, the catalog is set aside, and the spooler starts anew. The mount goes on serving and journaling meanwhile.
+// final tells whether the shard is gone for good, and not only out of reach.
+func (e *lostShardError) final() bool {
+	return !errors.Is(e.Err, store.ErrTemporary) && !errors.Is(e.Err, context.Canceled) &&
+		(errors.Is(e.Err, store.ErrNotExist) || errors.Is(e.Err, shard.ErrCorrupt))
+}
+
+// beginAnew begins the next epoch when the present one cannot go on: behind the newest batch of a destination that is ahead,
+// which is copied into the own store, or behind this node's own newest. The catalog is set aside and the spooler starts anew;
+// the mount goes on serving and journaling meanwhile.
 //
 // Dying before the catalog is set aside repeats everything; dying after it starts the new epoch as a lost catalog does.
-func (s *Spooler) catchUp(ctx context.Context) error {
-	s.aheadMu.Lock()
-	a := s.ahead
-	s.ahead = nil
-	s.aheadMu.Unlock()
-	if a == nil {
-		return nil
-	}
-	dest := s.destination(a.store)
-	if dest == nil {
+func (s *Spooler) beginAnew(ctx context.Context) error {
+	s.endMu.Lock()
+	e := s.end
+	s.end = nil
+	s.endMu.Unlock()
+	if e == nil {
 		return nil
 	}
 	v := s.vol
-	v.log.Error("this node's state is older than what a store holds: a new epoch begins and the whole tree is read again", "store", a.store, "error", a.err)
-	name, data, err := newestAt(ctx, dest)
-	if err != nil {
-		return fmt.Errorf("begin an epoch behind %s: %w", a.store, err)
-	}
-	if err := v.adoptForeign(ctx, name, data); err != nil {
-		return fmt.Errorf("begin an epoch behind %s: %w", a.store, err)
+	v.log.Error("the epoch cannot go on: a new one begins and the whole tree is read again", "store", e.store, "error", e.err)
+	if e.ahead {
+		name, data, err := newestAt(ctx, s.destination(e.store))
+		if err == nil {
+			err = v.adoptForeign(ctx, name, data)
+		}
+		if err != nil {
+			return fmt.Errorf("begin an epoch behind %s: %w", e.store, err)
+		}
 	}
 	if err := v.cat.Close(); err != nil {
 		return &fatalError{fmt.Errorf("close catalog: %w", err)}
 	}
 	catalogFile := s.state.Catalog()
-	aside := catalogFile + ".behind-" + v.now().UTC().Format("20060102T150405.000000000")
+	aside := catalogFile + ".ended-" + v.now().UTC().Format("20060102T150405.000000000")
 	if err := durable.PublishTemp(catalogFile, aside); err != nil {
 		return &fatalError{fmt.Errorf("set catalog aside: %w", err)}
 	}
-	return &fatalError{fmt.Errorf("%w: started anew", a.err)}
+	return &fatalError{fmt.Errorf("%w: started anew", e.err)}
 }
 
 func (s *Spooler) destination(name string) store.Store {

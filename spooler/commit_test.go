@@ -269,3 +269,39 @@ func TestAhead(t *testing.T) {
 		t.Errorf("side branches kept: %v, %v", side, err)
 	}
 }
+
+// TestLostShard: a shard that was not delivered yet is gone, and no other store has it. Its files are in the source still: a new
+// epoch reads them again.
+func TestLostShard(t *testing.T) {
+	r := newRig(t)
+	r.mount()
+	r.open()
+	r.create("a", "1")
+	r.drain()
+	var digest string
+	shards, err := filepath.Glob(filepath.Join(r.cfg.Spool.Dir, "projects", "shards", "*", "*.shard"))
+	check(t, err)
+	for _, s := range shards {
+		digest = filepath.Base(s)
+		check(t, os.Remove(s))
+	}
+	_, err = r.s.pushers[0].PushOnce(t.Context())
+	var lost *lostShardError
+	if !errors.As(err, &lost) || !strings.HasPrefix(digest, lost.Shard.Digest.String()) {
+		t.Fatalf("pushing a shard that is gone: %v", err)
+	}
+	r.s.troubled("cache1", err)
+	var fatal *fatalError
+	if _, err := r.s.Step(t.Context()); !errors.As(err, &fatal) {
+		t.Fatalf("step after a shard was lost: %v, want a fatal error", err)
+	}
+	check(t, r.s.closeStores())
+	check(t, r.s.vol.reader.Close())
+	r.s = nil
+	r.open()
+	r.drain()
+	if _, err := r.s.pushers[0].PushOnce(t.Context()); err != nil {
+		t.Fatalf("push of the new epoch: %v", err)
+	}
+	r.restoredFrom(r.cache, restoreAt(0))
+}

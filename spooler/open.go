@@ -18,6 +18,7 @@ import (
 	"slipway/internal/durable"
 	"slipway/internal/journal"
 	"slipway/internal/keys"
+	"slipway/internal/shard"
 	"slipway/internal/store"
 )
 
@@ -39,6 +40,11 @@ func (s *Spooler) open() error {
 	v.onSealed = func(batch.Seq) {
 		for _, p := range s.pushers {
 			p.wake()
+		}
+	}
+	v.onPublished = func(o batch.Object) {
+		for _, p := range s.pushers {
+			p.shardPublished(o)
 		}
 	}
 	if err := v.openCatalog(s.state.Catalog()); err != nil {
@@ -158,7 +164,10 @@ func (v *volume) openJournal() error {
 	keySet := chunk.DeriveKeys(v.secret)
 	v.packing = newPacking(keySet, v.recipients, v.own, v.lookupChunk, workers)
 	v.packing.room = v.room
-	v.packing.onPublished = func(p publishedShard) { v.usage.add(p.Size) }
+	v.packing.onPublished = func(p publishedShard) {
+		v.usage.add(p.Size)
+		v.onPublished(batch.Object{Digest: p.Digest, Size: p.Size})
+	}
 	return nil
 }
 
@@ -178,38 +187,59 @@ func (v *volume) applyExcludeChange() {
 	}
 }
 
-// openPushers makes one pusher for the cache and one for each replica peer.
+// openPushers makes one pusher for the cache and one for each replica peer. A destination that lags behind what this node has
+// evicted is served from the others.
 func (s *Spooler) openPushers() error {
 	cfg := s.opt.Config
-	add := func(kind string, st config.Store) error {
-		opt, err := config.StoreOptions(cfg.SSH, st)
+	kinds := make([]string, 0, len(cfg.Replicas)+1)
+	list := append([]config.Store(nil), cfg.Replicas...)
+	for range cfg.Replicas {
+		kinds = append(kinds, "replica")
+	}
+	list, kinds = append(list, cfg.Cache), append(kinds, "cache")
+	for _, st := range list {
+		root, err := s.openStore(st)
 		if err != nil {
 			return err
 		}
-		root, err := store.Open(st.URL, opt)
-		if err != nil {
-			return fmt.Errorf("open store %s: %w", st.Name, err)
-		}
-		s.closers = append(s.closers, root)
+		s.stores = append(s.stores, root)
+	}
+	for i, st := range list {
+		kind := kinds[i]
+		others := append([]store.Store(nil), s.stores[:i]...)
+		others = append(append(others, s.stores[i+1:]...), s.backups...)
 		s.pushers = append(s.pushers, newPusher(pushTarget{
-			Name: st.Name, Kind: kind, URL: st.URL, Dest: store.Sub(root, cfg.Volume),
+			Name: st.Name, Kind: kind, URL: st.URL, Dest: s.stores[i], Elsewhere: others,
 			Volume: s.vol.identity, Own: s.vol.own, Log: catalogLog{s.vol.cat}, Logger: s.log,
 			OnAcks:      func(_ string, list []ack.Acks) { s.stages.acked(list) },
 			OnDelivered: func(name string, head batch.Seq) { s.stages.delivered(kind, name, head) },
 			OnTrouble:   s.troubled,
 		}))
-		return nil
 	}
-	for _, r := range cfg.Replicas {
-		if err := add("replica", r); err != nil {
-			return err
-		}
-	}
-	return add("cache", cfg.Cache)
+	everywhere := append(append([]store.Store(nil), s.stores...), s.backups...)
+	s.vol.evictor.confirmTwice = heldBy(everywhere, 2)
+	return nil
 }
 
-// room tells whether the own store may take more.
-func (v *volume) room() bool { return v.capBytes <= 0 || v.usage.bytes() < v.capBytes }
+// openStore opens the volume's part of a configured store.
+func (s *Spooler) openStore(st config.Store) (store.Store, error) {
+	opt, err := config.StoreOptions(s.opt.Config.SSH, st)
+	if err != nil {
+		return nil, err
+	}
+	root, err := store.Open(st.URL, opt)
+	if err != nil {
+		return nil, fmt.Errorf("open store %s: %w", st.Name, err)
+	}
+	s.closers = append(s.closers, root)
+	return store.Sub(root, s.opt.Config.Volume), nil
+}
+
+// room tells whether the own store may take more: what the workers have in hand, and a batch file, must still fit under the cap.
+func (v *volume) room() bool {
+	headroom := min(int64(workers+1)*shard.MaxSize, v.capBytes/4)
+	return v.capBytes <= 0 || v.usage.bytes() < v.capBytes-headroom
+}
 
 func (v *volume) close() error {
 	var errs []error

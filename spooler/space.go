@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"slipway/internal/batch"
-	"slipway/internal/config"
-	"slipway/internal/store"
 )
 
 // evictEvery is how often the own store is looked through for what may go.
@@ -35,16 +33,11 @@ func (v *volume) abandonUnnamed(ctx context.Context) error {
 // openBackups opens the backup hosts that this node has an account on, to look up what it may evict.
 func (s *Spooler) openBackups() error {
 	for _, b := range s.opt.Config.Backups {
-		opt, err := config.StoreOptions(s.opt.Config.SSH, b)
+		st, err := s.openStore(b)
 		if err != nil {
 			return err
 		}
-		root, err := store.Open(b.URL, opt)
-		if err != nil {
-			return fmt.Errorf("open store %s: %w", b.Name, err)
-		}
-		s.backups = append(s.backups, store.Sub(root, s.opt.Config.Volume))
-		s.closers = append(s.closers, root)
+		s.backups = append(s.backups, st)
 	}
 	return nil
 }

@@ -48,13 +48,14 @@ type Spooler struct {
 	jobs    chan *pendingFile
 	results results
 	pushers []*pusher
+	stores  []store.Store // the pushers' destinations
 	backups []store.Store // backup hosts that this node may read
 	closers []store.Store
 	stages  stages
 
-	aheadMu sync.Mutex // guards ahead
-	ahead   *behind    // a destination holds what this node does not know
-	log     *slog.Logger
+	endMu sync.Mutex // guards end
+	end   *epochEnd  // set when the epoch cannot go on
+	log   *slog.Logger
 }
 
 const (
@@ -145,7 +146,7 @@ func (s *Spooler) Step(ctx context.Context) (time.Duration, error) {
 	v := s.vol
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if err := s.catchUp(ctx); err != nil {
+	if err := s.beginAnew(ctx); err != nil {
 		return 0, err
 	}
 	if v.held != nil {

@@ -82,6 +82,7 @@ type volume struct {
 	savedUnchecked map[batch.FileID]struct{}
 	held           *sealing // prepared, but the own store could not take it yet
 	onSealed       func(batch.Seq)
+	onPublished    func(batch.Object)
 }
 
 // changed notes that there is something to seal.

@@ -21,7 +21,7 @@ func configCommand() *cobra.Command {
 				return err
 			}
 			for _, w := range c.Warnings {
-				fmt.Fprintln(cmd.ErrOrStderr(), "slipway: warning:", w)
+				cmd.PrintErrln("slipway: warning:", w)
 			}
 			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: no faults\n", c.Path)
 			return err

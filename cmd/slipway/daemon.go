@@ -18,6 +18,7 @@ import (
 	"slipway/internal/control"
 	"slipway/internal/durable"
 	"slipway/internal/journal"
+	"slipway/internal/render"
 	"slipway/internal/service"
 	"slipway/internal/state"
 	"slipway/internal/supervisor"
@@ -45,7 +46,7 @@ func mountVolume(cmd *cobra.Command, c *config.Config, _ []string) error {
 		return err
 	}
 	p, ctx := c.Primary, cmd.Context()
-	return ended(ctx, service.Run(ctx, func(ctx context.Context) error {
+	supervise := func(ctx context.Context) error {
 		return supervisor.Run(ctx, supervisor.Options{
 			StateDir: p.State, SourceDir: p.Source, MountPoint: p.Mount,
 			MountArgs:   []string{"slipway", "fusefs", "-c", path},
@@ -53,7 +54,23 @@ func mountVolume(cmd *cobra.Command, c *config.Config, _ []string) error {
 			Ready:       service.Ready,
 			Logger:      service.Logger(os.Stderr, "supervisor"),
 		})
+	}
+	bar := render.NewProgress(cmd.ErrOrStderr(), "adopting", true)
+	return ended(ctx, service.Run(ctx, func(ctx context.Context) error {
+		return bar.Follow(ctx, supervise, func() int64 { return adoption(ctx, p.State) })
 	}))
+}
+
+// adoption returns the bytes of the tree that are not sealed yet, -1 when there is a batch with the whole tree.
+func adoption(ctx context.Context, stateDir string) int64 {
+	daemon, list, err := control.FindState(ctx, stateDir)
+	if err != nil || daemon != control.Running || len(list) == 0 {
+		return 0
+	}
+	if list[0].Complete && list[0].HeadBatch > 0 {
+		return -1
+	}
+	return list[0].Pending.Bytes
 }
 
 // ended forgives a daemon that stopped because it was asked to.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -70,10 +69,11 @@ func report(w io.Writer, cmd *cobra.Command, err error) int {
 		return 0
 	}
 	if cmd == nil || !isSet(cmd, "json") {
-		fmt.Fprintln(w, "slipway:", strings.TrimPrefix(err.Error(), "slipway: "))
+		text := "slipway: " + err.Error() + "\n"
 		if code == exitUsage && cmd != nil && !errors.As(err, new(*config.Faults)) {
-			fmt.Fprintf(w, "see %s --help\n", cmd.CommandPath())
+			text += "see " + cmd.CommandPath() + " --help\n"
 		}
+		_, _ = io.WriteString(w, text)
 		return code
 	}
 	line := struct {

@@ -7,9 +7,7 @@ import (
 
 	"slipway/internal/config"
 	"slipway/internal/initialise"
-	"slipway/internal/keys"
 	"slipway/internal/render"
-	"slipway/internal/state"
 )
 
 func initCommand() *cobra.Command {
@@ -43,20 +41,25 @@ func initCommand() *cobra.Command {
 			return show(cmd, render.Init, r)
 		},
 	}
+	initFlags(c, &o)
+	f := c.Flags()
+	f.StringVar(&cache, "cache", "", "store of the cache host, `[NAME=]URL`")
+	f.StringArrayVar(&backups, "backup", nil, "a backup host's store, `[NAME=]URL` (repeatable)")
+	f.StringArrayVar(&replicas, "replica", nil, "a replica peer's store, `[NAME=]URL` (repeatable)")
+	jsonFlag(c)
+	return c
+}
+
+func initFlags(c *cobra.Command, o *initialise.Options) {
 	f := c.Flags()
 	f.StringVar(&o.Volume, "volume", "", "`NAME` of the volume")
 	f.StringVar(&o.Source, "source", "", "`DIR` with the files")
 	f.StringVar(&o.Mount, "mount", "", "`DIR` to mount on; it may be the source")
-	f.StringVar(&cache, "cache", "", "store of the cache host, `[NAME=]URL`")
-	f.StringArrayVar(&backups, "backup", nil, "a backup host's store, `[NAME=]URL` (repeatable)")
-	f.StringArrayVar(&replicas, "replica", nil, "a replica peer's store, `[NAME=]URL` (repeatable)")
 	f.StringVar(&o.Node, "node", "", "`NAME` of this node (default the host's name)")
 	f.StringVar(&o.State, "state", "", "state `DIR` (default /var/lib/slipway/VOLUME)")
 	f.StringVar(&o.SSHKey, "ssh-key", "", "private key `FILE` for the stores (default keys/ssh beside the configuration)")
 	f.StringVar(&o.KnownHosts, "known-hosts", "", "`FILE` of pinned host keys (default known_hosts beside the configuration)")
 	f.StringVar(&o.Identity, "identity", "", "age identity `FILE` to make (default ./slipway-VOLUME.identity)")
-	jsonFlag(c)
-	return c
 }
 
 func keygenCommand() *cobra.Command {
@@ -73,22 +76,17 @@ key, so that a restore with that file alone checks every signature.`,
 			if path == "" {
 				return usagef("--identity is missing")
 			}
-			node, public := "", ""
+			var owner *config.Primary
 			if cmd.Flags().Changed("config") {
 				c, err := load(cmd)
 				if err != nil {
 					return err
 				}
-				if c.Primary == nil {
+				if owner = c.Primary; owner == nil {
 					return usagef("%s is not a primary's configuration: only an owner's key is noted", c.Path)
 				}
-				signer, err := keys.LoadNodeKey(state.Dir(c.Primary.State).NodeKey())
-				if err != nil {
-					return err
-				}
-				node, public = c.Primary.Node, keys.PublicLine(signer)
 			}
-			recipient, err := keys.NewIdentity(path, node, public)
+			recipient, err := initialise.Identity(path, owner)
 			if err != nil {
 				return err
 			}

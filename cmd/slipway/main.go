@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"slipway/internal/config"
+	"slipway/internal/service"
 )
 
 func main() { os.Exit(run(os.Args[1:])) }
@@ -51,17 +52,23 @@ Exit codes: 0 done, 1 error, 2 usage or configuration, 3 partly done, 4 findings
 			}
 			return usagef("unknown command %q%s", args[0], hint)
 		},
-		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return fromEnvironment(cmd) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if err := fromEnvironment(cmd); err != nil {
+				return err
+			}
+			return os.Setenv(service.LogLevel, text(cmd, "log-level")) // for the processes that mount starts, too
+		},
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usagef("%v", err) })
 	root.PersistentFlags().StringP("config", "c", config.DefaultPath, "configuration `FILE`")
+	root.PersistentFlags().String("log-level", "info", "how much the daemons log: debug, info, warn, `error`")
 	root.AddCommand(
 		initCommand(), keygenCommand(), configCommand(),
 		mountCommand(), umountCommand(), fusefsCommand(), spoolerCommand(), shipCommand(),
 		statusCommand(), explainCommand(), spoolCommand(), waitCommand(),
 		restoreCommand(), lsCommand(), catCommand(), verifyCommand(),
-		versionCommand(), completionCommand(),
+		demoCommand(), versionCommand(), completionCommand(),
 	)
 	root.CompletionOptions.DisableDefaultCmd = true
 	for _, c := range root.Commands() {
@@ -106,7 +113,7 @@ func fromEnvironment(cmd *cobra.Command) error {
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		name := "SLIPWAY_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
 		value, ok := os.LookupEnv(name)
-		if !ok || f.Changed || err != nil || f.Name == "help" {
+		if !ok || value == "" || f.Changed || err != nil || f.Name == "help" {
 			return
 		}
 		if set := cmd.Flags().Set(f.Name, value); set != nil {

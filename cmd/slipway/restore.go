@@ -30,7 +30,8 @@ func readFlags(c *cobra.Command, at bool) {
 	}
 }
 
-// request gathers what the flags and the configuration say. A missing default configuration is no error with --from.
+// request gathers what the flags and the configuration say. The default configuration is read only where the flags leave
+// something to ask of it, and one that is missing is no error.
 func request(cmd *cobra.Command) (access.Request, error) {
 	from, err := cmd.Flags().GetStringArray("from")
 	if err != nil {
@@ -40,7 +41,7 @@ func request(cmd *cobra.Command) (access.Request, error) {
 		From: from, Volume: text(cmd, "volume"), Identity: text(cmd, "identity"),
 		SSH: config.SSH{Key: text(cmd, "ssh-key"), KnownHosts: text(cmd, "known-hosts")},
 	}
-	if len(from) > 0 && !cmd.Flags().Changed("config") && !access.Exists(text(cmd, "config")) {
+	if len(from) > 0 && !cmd.Flags().Changed("config") && (!r.NeedsSSH() || !access.Exists(text(cmd, "config"))) {
 		return r, nil
 	}
 	r.Config, err = load(cmd)

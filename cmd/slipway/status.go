@@ -52,7 +52,7 @@ func statusCommand() *cobra.Command {
 					return err
 				}
 				if isSet(cmd, "watch") && !isSet(cmd, "json") {
-					fmt.Fprint(cmd.OutOrStdout(), "\x1b[H\x1b[2J")
+					_, _ = io.WriteString(cmd.OutOrStdout(), "\x1b[H\x1b[2J")
 				}
 				if err := showAll(cmd, screen, list); err != nil || !isSet(cmd, "watch") {
 					return err

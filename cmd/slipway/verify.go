@@ -10,7 +10,7 @@ import (
 	"slipway/internal/render"
 	"slipway/internal/restore"
 	"slipway/internal/restore/chain"
-	"slipway/internal/verify"
+	"slipway/internal/restore/verify"
 )
 
 func verifyCommand() *cobra.Command {
@@ -19,7 +19,8 @@ func verifyCommand() *cobra.Command {
 		Short: "Check what stores hold: signatures, chain, shards; exit code 4 when something is found",
 		Long: `verify checks each store by itself: every batch's signature and place in the chain, that every shard is there and has its
 size. With --read-data every shard is read and compared with its digest; with an identity as well everything is opened, and
-every file of the newest tree is read. Exit code 4: something was found.`,
+every chunk compared with its id. Without an owner's key (the identity file notes it) signatures are compared with the
+key that the oldest batch names, which is said. Exit code 4: something was found.`,
 		Example: `  slipway verify --from sftp://slipway-projects@vault1/data --identity projects.identity --read-data
   slipway verify -c /etc/slipway/slipway.yml`,
 		Args: cobra.NoArgs,
@@ -37,26 +38,29 @@ every file of the newest tree is read. Exit code 4: something was found.`,
 	return c
 }
 
-// verifyAll checks every store of a request, one after the other.
+// verifyAll checks every store of a request by itself, so that one that does not answer does not hide what another holds.
 func verifyAll(cmd *cobra.Command, r access.Request, readData bool) error {
 	v, err := access.Open(cmd.Context(), r)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = v.Close() }()
-	if len(v.Owners) == 0 {
-		return usagef("no owner's key is known: give --identity (its file notes them) or a configuration")
-	}
 	findings := 0
 	var unreached []error
 	for _, s := range v.Stores {
-		sum, err := verifyStore(cmd, v, s, r, readData)
+		report, err := verifyStore(cmd, v, s, r, readData)
 		if err != nil {
 			unreached = append(unreached, fmt.Errorf("verify %s: %w", s.Name, err))
 			continue
 		}
-		findings += sum.Findings
-		if err := show(cmd, render.Verified, sum); err != nil {
+		findings += len(report.Findings)
+		out := render.Verified{Store: s.Name, Volume: v.Name, DataRead: readData, Report: report}
+		if isSet(cmd, "json") {
+			err = out.JSON(cmd.OutOrStdout())
+		} else {
+			err = out.Text(cmd.OutOrStdout())
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -66,12 +70,11 @@ func verifyAll(cmd *cobra.Command, r access.Request, readData bool) error {
 	return errors.Join(unreached...)
 }
 
-func verifyStore(cmd *cobra.Command, v *access.Volume, s chain.NamedStore, r access.Request, readData bool) (*verify.Summary, error) {
-	src := restore.Source{Stores: []chain.NamedStore{s}, IDs: v.IDs, Owners: v.Owners}
+func verifyStore(cmd *cobra.Command, v *access.Volume, s chain.NamedStore, r access.Request, readData bool) (*verify.Report, error) {
 	bar := render.NewProgress(cmd.ErrOrStderr(), s.Name, true)
 	defer bar.End()
-	return verify.Store(cmd.Context(), src, v.Name, verify.Options{
-		ReadData: readData, Evicts: r.Evicts, Progress: bar.Set,
-		Found: func(f verify.Finding) { _ = show(cmd, render.Finding, f) },
+	src := restore.Source{Stores: []chain.NamedStore{s}, IDs: v.IDs, Owners: v.Owners}
+	return verify.Verify(cmd.Context(), src, verify.Options{
+		ReadData: readData, MayEvict: map[string]bool{s.Name: r.Evicts(s.Name)}, Progress: bar.Set,
 	})
 }

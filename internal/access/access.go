@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"slipway/internal/config"
 	"slipway/internal/keys"
@@ -20,8 +21,8 @@ import (
 	"slipway/internal/store"
 )
 
-// ErrUsage: what was asked for cannot be done with what was given.
-var ErrUsage = errors.New("not enough is given")
+// ErrUsage says that what was asked for cannot be done with what was given.
+var ErrUsage = errors.New("unusable argument")
 
 // Request says where a volume is to be read from.
 type Request struct {
@@ -51,11 +52,14 @@ func (v *Volume) Close() error {
 // Open opens the stores and finds the volume in them. Stores that do not hold it are left out, as long as one does.
 func Open(ctx context.Context, r Request) (*Volume, error) {
 	v := &Volume{Name: r.Volume}
-	if err := v.trust(r); err != nil {
-		return nil, err
-	}
 	list, err := r.stores()
 	if err != nil {
+		return nil, err
+	}
+	if s := r.ssh(); behindSSH(r.From) && (s.Key == "" || len(config.KnownHosts(s)) == 0) {
+		return nil, fmt.Errorf("%w: a store behind SSH needs --ssh-key and --known-hosts, or the ssh: block of a configuration", ErrUsage)
+	}
+	if err := v.trust(r); err != nil {
 		return nil, err
 	}
 	var roots []chain.NamedStore
@@ -119,7 +123,7 @@ func (r Request) stores() ([]config.Store, error) {
 	}
 	switch c := r.Config; {
 	case c == nil:
-		return nil, fmt.Errorf("%w: name the stores with --from, or a configuration with -c", ErrUsage)
+		return nil, fmt.Errorf("%w: no store is named: give --from, or a configuration with -c", ErrUsage)
 	case c.Primary != nil:
 		p := c.Primary
 		list := []config.Store{{Name: p.Node, URL: p.Spool.Dir}}
@@ -128,6 +132,20 @@ func (r Request) stores() ([]config.Store, error) {
 	default:
 		return append([]config.Store{{Name: c.Cache.Name, URL: c.Cache.Store}}, c.Cache.Ship.To...), nil
 	}
+}
+
+// NeedsSSH tells whether a store named lies behind SSH and the flags do not say how to reach it.
+func (r Request) NeedsSSH() bool {
+	return behindSSH(r.From) && (r.SSH.Key == "" || r.SSH.KnownHosts == "")
+}
+
+func behindSSH(from []string) bool {
+	for _, f := range from {
+		if strings.HasPrefix(config.ParseStore(f).URL, "sftp://") {
+			return true
+		}
+	}
+	return false
 }
 
 func named(from []string) ([]config.Store, error) {

@@ -30,7 +30,7 @@ const (
 	maxText    = 1024 // bytes of an error, a name or a reason
 )
 
-// ErrFormat: not an acks file of a known version, or one that cannot be true.
+// ErrFormat means: not an acks file of a known version, or one that cannot be true.
 var ErrFormat = errors.New("not an acks file of a known version")
 
 // Refusal is an object that failed its checks and was set aside.

@@ -180,7 +180,8 @@ func TestHostileFrames(t *testing.T) {
 		"only an end":          version + line + sigEnd,
 		"not base64":           version + line + sigBegin + "!!!!\n" + sigEnd,
 		"not a signature":      version + line + sigBegin + "AAAA\n" + sigEnd,
-		"other columns":        version + line + strings.Replace(sig, "\n", "", 2),
+		"other columns":        version + line + sigBegin + strings.Replace(sig[len(sigBegin):], "\n", "", 1),
+		"blank in signature":   version + line + strings.Replace(sig, "\n", "\n\n", 1),
 		"CRLF":                 version + line + strings.ReplaceAll(sig, "\n", "\r\n"),
 		"another PEM type":     version + line + strings.ReplaceAll(sig, "SSH SIGNATURE", "SSH PRIVATES"),
 		"space in envelope":    version + " " + line + sig,
@@ -196,9 +197,13 @@ func TestHostileFrames(t *testing.T) {
 		"number too large":     version + strings.Replace(line, `"first":42`, `"first":18446744073709551616`, 1) + sig,
 		"time in a zone":       version + strings.Replace(line, `6789Z"`, `6789+00:00"`, 1) + sig,
 	} {
-		if _, err := Parse([]byte(text)); !errors.Is(err, ErrCorrupt) {
+		if _, err := Parse(append([]byte(text), b.body...)); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	size := strings.Replace(line, `"body_size":`, `"body_size":1`, 1) // ten times as much and more, with the right digest
+	if _, err := Parse(append([]byte(version+size+sig), b.body...)); !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "envelope says") {
+		t.Errorf("another size of the body: %v", err)
 	}
 	if _, err := Parse(make([]byte, MaxFile+1)); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("a huge file: %v", err)
@@ -297,6 +302,16 @@ func TestSealRefuses(t *testing.T) {
 	env.Introduces = manyObjects(MaxShards + 1)
 	if _, err := Seal(env, &Body{}, recipients, testSigner); !errors.Is(err, errSeal) {
 		t.Errorf("too many shards: %v", err)
+	}
+	env.Introduces, env.Abandons = manyObjects(MaxShards), nil
+	for _, o := range manyObjects(MaxShards + MaxAbandoned)[MaxShards:] {
+		env.Abandons = append(env.Abandons, o)
+	}
+	for range 2 {
+		env.Epoch, env.NamedBy = env.Epoch+1, mustParse(t, mustSeal(t, env, &Body{}).File).SignedEnvelope()
+	}
+	if _, err := Seal(env, &Body{}, recipients, testSigner); !errors.Is(err, errEnvelope) || !strings.Contains(err.Error(), "bytes, at most") {
+		t.Errorf("an envelope above the limit: %v", err)
 	}
 	if _, err := Seal(testEnvelope(), &Body{}, nil, testSigner); err == nil {
 		t.Error("sealed to nobody")

@@ -5,8 +5,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -25,7 +27,7 @@ import (
 // the identity that reads it and, in tree.json, what the tree was after each batch.
 const goldenDir = "../../e2e/golden/v1"
 
-var update = flag.Bool("update", false, "write e2e/golden/v1, where it is not there")
+var update = flag.Bool("update", false, "write e2e/golden/v1 where it is not there, and the outputs in docs/format.md")
 
 // treeFile is one name of the expected tree. A hard link has the inode number of its other name.
 type treeFile struct {
@@ -216,7 +218,7 @@ func openGolden(t testing.TB, dir string) *goldenStore {
 
 // Files written by version 1 are read for ever.
 func TestGoldenStore(t *testing.T) {
-	if *update {
+	if _, err := os.Stat(goldenDir); *update && errors.Is(err, fs.ErrNotExist) {
 		writeGolden(t, goldenDir)
 	}
 	var want [][]treeFile

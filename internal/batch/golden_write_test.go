@@ -179,7 +179,7 @@ func (w *goldenWriter) second() {
 	big := regular(10, w.content(lines.Bytes()))
 	sparse := regular(11, w.content([]byte("head and tail"), Hole{4, 1 << 20}, Hole{4 + 1<<20 + 5, 4096}))
 	w.sealShard()
-	pieces := make([]Piece, 300)
+	pieces := make([]Piece, 700)
 	for i := range pieces {
 		w.store(&pieces[i], fmt.Appendf(nil, "piece %d of a file with more pieces than an inode names\n", i))
 	}

@@ -19,7 +19,7 @@ const (
 	sigBegin   = "-----BEGIN SSH SIGNATURE-----\n"
 	sigEnd     = "-----END SSH SIGNATURE-----\n"
 	sigColumns = 70      // as ssh-keygen wraps them; encoding/pem would wrap at 64
-	maxArmor   = 4 << 10 // an Ed25519 signature takes 332 bytes
+	maxArmor   = 4 << 10 // an Ed25519 signature takes 306 bytes
 )
 
 var errKey = errors.New("not an Ed25519 key in authorized_keys form (ssh-ed25519 AAAA…, no comment)")

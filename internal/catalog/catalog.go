@@ -22,6 +22,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
 
 	"slipway/internal/durable"
 )
@@ -45,6 +46,12 @@ const (
 	readWait  = 200 * time.Millisecond
 	writeWait = 10 * time.Second
 )
+
+// mapBytes is the address space (not memory) taken for the file at once.
+const mapBytes = 1 << 30
+
+// growBytes is by how much the file grows at once; each growth is an fsync of its own.
+const growBytes = 4 << 20
 
 // Catalog is one bbolt file. Only the spooler writes it. Safe for concurrent use; Update calls run one after another.
 type Catalog struct {
@@ -94,6 +101,8 @@ func (c *Catalog) openLocked() (err error) {
 		FreelistType: bolt.FreelistMapType,
 		NoStatistics: true,
 		Timeout:      wait,
+		// Room to grow: an Update that has to map a larger file waits until no View runs.
+		InitialMmapSize: mapBytes,
 		// bbolt locks this same open file once more, which does nothing: the pages are checked under the lock, before
 		// bbolt trusts them.
 		OpenFile: func(name string, flag int, perm os.FileMode) (*os.File, error) {
@@ -114,6 +123,7 @@ func (c *Catalog) openLocked() (err error) {
 		c.file = nil // closed by openChecked or by bbolt
 		return classify(err)
 	}
+	db.AllocSize = growBytes
 	c.db, c.stale = db, false
 	return nil
 }
@@ -171,7 +181,8 @@ func (c *Catalog) closeLocked() error {
 // closeFile gives up the lock where bbolt's own Close might wait for ever on a lock that a caught fault left behind.
 func (c *Catalog) closeFile() {
 	if c.file != nil {
-		_ = c.file.Close() // nothing was written through it that counts: the catalog is damaged
+		_ = unix.Flock(int(c.file.Fd()), unix.LOCK_UN) // the mapping, which stays, would keep the lock beyond the close
+		_ = c.file.Close()                             // nothing was written through it that counts: the catalog is damaged
 		c.file = nil
 	}
 }
@@ -207,7 +218,7 @@ func (c *Catalog) damaged(err error) error {
 	return c.broken
 }
 
-// View runs fn on a consistent state.
+// View runs fn on a consistent state. It must not call Update, which may wait for the Views that run.
 func (c *Catalog) View(fn func(*Tx) error) error {
 	return c.run(fn, func(db *bolt.DB, body func(*bolt.Tx) error) error { return db.View(body) })
 }

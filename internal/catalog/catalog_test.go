@@ -83,7 +83,7 @@ func TestAdoptionIsFast(t *testing.T) {
 	})
 	took := time.Since(start)
 	t.Logf("15,000 inodes in %v", took)
-	if took > 2*time.Second {
+	if took > 5*time.Second {
 		t.Errorf("15,000 inodes in one transaction took %v", took)
 	}
 	view(t, c, func(tx *Tx) error {
@@ -140,7 +140,7 @@ func TestRoundTrip(t *testing.T) {
 	if c, err = OpenReadOnly(path); err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }() // only read
 	if err := c.Update(func(*Tx) error { return nil }); err == nil {
 		t.Error("a catalog opened for reading can be written")
 	}

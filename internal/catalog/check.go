@@ -7,11 +7,6 @@ import (
 	"hash/fnv"
 	"io"
 	"os"
-	"time"
-
-	bolt "go.etcd.io/bbolt"
-	berrors "go.etcd.io/bbolt/errors"
-	"golang.org/x/sys/unix"
 )
 
 // bbolt trusts its pages. A page that leads to itself ends in a stack overflow and a damaged length in an allocation of any
@@ -42,55 +37,6 @@ const (
 )
 
 var order = binary.NativeEndian
-
-// openChecked opens the file, waits for its lock, and checks its pages.
-func openChecked(name string, flag int, perm os.FileMode, shared bool, wait time.Duration) (*os.File, error) {
-	f, err := os.OpenFile(name, flag, perm)
-	if err != nil {
-		return nil, err
-	}
-	if err = lock(f, shared, wait); err == nil {
-		err = checkPages(f)
-	}
-	if err != nil {
-		_ = f.Close() // nothing was written
-		return nil, err
-	}
-	return f, nil
-}
-
-func lock(f *os.File, shared bool, wait time.Duration) error {
-	how := unix.LOCK_EX
-	if shared {
-		how = unix.LOCK_SH
-	}
-	const pause = 20 * time.Millisecond
-	for deadline := time.Now().Add(wait); ; {
-		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
-		switch {
-		case err == nil:
-			return nil
-		case errors.Is(err, unix.EINTR):
-			continue
-		case !errors.Is(err, unix.EWOULDBLOCK):
-			return fmt.Errorf("lock: %w", err)
-		case time.Now().Add(pause).After(deadline):
-			return ErrBusy
-		}
-		<-time.After(pause)
-	}
-}
-
-func classify(err error) error {
-	switch {
-	case errors.Is(err, berrors.ErrTimeout):
-		return ErrBusy
-	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrVersionMismatch), errors.Is(err, berrors.ErrChecksum),
-		errors.Is(err, bolt.ErrInvalidMapping):
-		return fmt.Errorf("%w: %w", ErrCorrupt, err)
-	}
-	return err
-}
 
 // pages is a file under check.
 type pages struct {

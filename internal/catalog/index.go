@@ -149,7 +149,7 @@ func (t *Tx) Pending(id batch.FileID) (Pending, bool, error) {
 	return p, true, d.done()
 }
 
-// DeletePending: the file's content is sealed, or the file is gone.
+// DeletePending notes that the file's content is sealed, or the file is gone.
 func (t *Tx) DeletePending(id batch.FileID) error { return t.delete(inPending, idKey(id)) }
 
 // EachPending calls fn for each pending file in order of ids.
@@ -171,7 +171,7 @@ func (t *Tx) EachPending(fn func(batch.FileID, Pending) error) error {
 // PutUnchecked notes a directory that is not yet compared with the source since the last gap.
 func (t *Tx) PutUnchecked(id batch.FileID) error { return t.put(inUnchecked, idKey(id), nil) }
 
-// DeleteUnchecked: the directory is compared, or gone.
+// DeleteUnchecked notes that the directory is compared, or gone.
 func (t *Tx) DeleteUnchecked(id batch.FileID) error { return t.delete(inUnchecked, idKey(id)) }
 
 // EachUnchecked calls fn for each directory not yet compared, in order of ids.

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 )
 
 // The buckets and their keys (numbers big-endian, so that their order is bbolt's order). Every value ends with the CRC-32C
@@ -161,7 +162,7 @@ func (t *Tx) delete(bucket int, key []byte) error {
 
 func (t *Tx) writable(bucket int) error {
 	if !t.buckets[bucket].Writable() {
-		return fmt.Errorf("write catalog %s: %w", t.c.path, bolt.ErrTxNotWritable)
+		return fmt.Errorf("write catalog %s: %w", t.c.path, berrors.ErrTxNotWritable)
 	}
 	if t.dirty[bucket] == nil {
 		t.dirty[bucket] = make(map[string][]byte)

@@ -59,7 +59,7 @@ func TestDurationsReadBack(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if off := (d - got).Abs(); off > max(d/20, time.Millisecond) {
+		if off := (d - got).Abs(); off > max(d/10, time.Millisecond) {
 			t.Fatalf("%v became %v", d, got)
 		}
 	})

@@ -79,7 +79,7 @@ type SenderStatus struct {
 	State string `json:"state"`
 }
 
-// JournalStatus: byte positions in the journal's present instance.
+// JournalStatus holds byte positions in the journal's present instance.
 type JournalStatus struct {
 	Head   int64 `json:"head"`
 	Sealed int64 `json:"sealed"`

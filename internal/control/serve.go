@@ -22,6 +22,9 @@ const rewriteAfter = 10
 
 // Serve answers on <state>/control.sock (0660) until ctx ends, and writes <state>/status.json every interval.
 func Serve(ctx context.Context, state string, r Reporter, interval time.Duration) error {
+	if err := durable.MkdirAll(state, 0o700); err != nil {
+		return fmt.Errorf("make state directory: %w", err)
+	}
 	l, done, err := listen(state)
 	if err != nil {
 		return err
@@ -114,62 +117,80 @@ type failure struct {
 	NotExist bool   `json:"not_exist,omitempty"`
 }
 
+// server answers for a Reporter.
+type server struct{ r Reporter }
+
 func handler(r Reporter) http.Handler {
+	s := server{r}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /ping", func(w http.ResponseWriter, _ *http.Request) { answer(w, []struct{}{}, nil) })
-	// status is asked before the header goes out, so that a daemon that is stuck is found to be silent. All other answers
-	// may take their time: the header goes out at once and says that somebody is at work.
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, req *http.Request) {
-		rows, err := r.Status(req.Context())
-		answer(w, rows, err)
-	})
-	mux.HandleFunc("GET /batches", func(w http.ResponseWriter, req *http.Request) {
-		accept(w)
-		from, _ := strconv.ParseUint(req.FormValue("from"), 10, 64)
-		limit, _ := strconv.Atoi(req.FormValue("limit"))
-		rows, err := r.Batches(req.Context(), req.FormValue("volume"), from, limit)
-		answer(w, rows, err)
-	})
-	mux.HandleFunc("GET /pending", func(w http.ResponseWriter, req *http.Request) {
-		accept(w)
-		limit, _ := strconv.Atoi(req.FormValue("limit"))
-		rows, err := r.Pending(req.Context(), limit)
-		answer(w, rows, err)
-	})
-	mux.HandleFunc("GET /explain", func(w http.ResponseWriter, req *http.Request) {
-		accept(w)
-		path, err := decodePath(req.FormValue("path"))
-		var e Explained
-		if err == nil {
-			e, err = r.Explain(req.Context(), path)
-		}
-		answer(w, []Explained{e}, err)
-	})
-	mux.HandleFunc("GET /list", func(w http.ResponseWriter, req *http.Request) {
-		accept(w)
-		path, err := decodePath(req.FormValue("path"))
-		var rows []ListRow
-		if l, ok := r.(Lister); !ok {
-			err = errors.New("list: this daemon keeps no tree")
-		} else if err == nil {
-			rows, err = l.List(req.Context(), path, req.FormValue("recursive") == "true")
-		}
-		answer(w, rows, err)
-	})
-	mux.HandleFunc("POST /barrier", func(w http.ResponseWriter, req *http.Request) {
-		b, err := readBarrier(req)
-		accept(w) // not before the body is read: the header would close it
-		if err == nil {
-			b, err = r.Barrier(req.Context(), b)
-		}
-		answer(w, []Barrier{b}, err)
-	})
-	mux.HandleFunc("POST /do", func(w http.ResponseWriter, req *http.Request) {
-		verb, arg := req.FormValue("verb"), req.FormValue("arg")
-		accept(w)
-		answer(w, []struct{}{}, r.Do(req.Context(), verb, arg))
-	})
+	mux.HandleFunc("GET /status", s.status)
+	mux.HandleFunc("GET /batches", s.batches)
+	mux.HandleFunc("GET /pending", s.pending)
+	mux.HandleFunc("GET /explain", s.explain)
+	mux.HandleFunc("GET /list", s.list)
+	mux.HandleFunc("POST /barrier", s.barrier)
+	mux.HandleFunc("POST /do", s.do)
 	return mux
+}
+
+// status asks before the header goes out, so that a daemon that is stuck is found to be silent. All other answers may take
+// their time: the header goes out at once and says that somebody is at work.
+func (s server) status(w http.ResponseWriter, req *http.Request) {
+	rows, err := s.r.Status(req.Context())
+	answer(w, rows, err)
+}
+
+func (s server) batches(w http.ResponseWriter, req *http.Request) {
+	accept(w)
+	from, _ := strconv.ParseUint(req.FormValue("from"), 10, 64)
+	limit, _ := strconv.Atoi(req.FormValue("limit"))
+	rows, err := s.r.Batches(req.Context(), req.FormValue("volume"), from, limit)
+	answer(w, rows, err)
+}
+
+func (s server) pending(w http.ResponseWriter, req *http.Request) {
+	accept(w)
+	limit, _ := strconv.Atoi(req.FormValue("limit"))
+	rows, err := s.r.Pending(req.Context(), limit)
+	answer(w, rows, err)
+}
+
+func (s server) explain(w http.ResponseWriter, req *http.Request) {
+	accept(w)
+	path, err := decodePath(req.FormValue("path"))
+	var e Explained
+	if err == nil {
+		e, err = s.r.Explain(req.Context(), path)
+	}
+	answer(w, []Explained{e}, err)
+}
+
+func (s server) list(w http.ResponseWriter, req *http.Request) {
+	accept(w)
+	path, err := decodePath(req.FormValue("path"))
+	var rows []ListRow
+	if l, ok := s.r.(Lister); !ok {
+		err = errors.New("list: this daemon keeps no tree")
+	} else if err == nil {
+		rows, err = l.List(req.Context(), path, req.FormValue("recursive") == "true")
+	}
+	answer(w, rows, err)
+}
+
+func (s server) barrier(w http.ResponseWriter, req *http.Request) {
+	b, err := readBarrier(req)
+	accept(w) // not before the body is read: the header would close it
+	if err == nil {
+		b, err = s.r.Barrier(req.Context(), b)
+	}
+	answer(w, []Barrier{b}, err)
+}
+
+func (s server) do(w http.ResponseWriter, req *http.Request) {
+	verb, arg := req.FormValue("verb"), req.FormValue("arg")
+	accept(w)
+	answer(w, []struct{}{}, s.r.Do(req.Context(), verb, arg))
 }
 
 func readBarrier(req *http.Request) (Barrier, error) {

@@ -7,6 +7,9 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+
+	"slipway/internal/durable"
+	"slipway/internal/state"
 )
 
 // Goal is what a Wait waits for.
@@ -32,14 +35,14 @@ func (g Goal) reached(b Barrier) bool {
 }
 
 // Wait returns when everything changed below the goal's paths before the call has reached its stage. The daemon may die and
-// come back meanwhile: the barrier's mark is the journal's own position and holds over restarts. A daemon that is not there
-// at the first question is an error, because nobody has fixed what "before the call" means.
-func Wait(ctx context.Context, state string, g Goal, news func(Barrier)) (Barrier, error) {
+// come back meanwhile: the barrier's mark is the journal's own position and holds over restarts. A daemon that was never there
+// is waited for only where its supervisor is; the mark, set later then, covers what was changed before the call all the same.
+func Wait(ctx context.Context, stateDir string, g Goal, news func(Barrier)) (Barrier, error) {
 	b := Barrier{Paths: g.Paths}
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = 20*time.Millisecond, 250*time.Millisecond
 	for {
-		next, err := ask(ctx, state, b)
+		next, err := ask(ctx, stateDir, b)
 		switch {
 		case err == nil && g.reached(next):
 			return next, nil
@@ -49,7 +52,7 @@ func Wait(ctx context.Context, state string, g Goal, news func(Barrier)) (Barrie
 			}
 			b = next
 			news(b)
-		case b.Mark != "" && (errors.Is(err, ErrNoDaemon) || errors.Is(err, ErrSilent) || isCut(err)):
+		case (b.Mark != "" || supervised(stateDir)) && (errors.Is(err, ErrNoDaemon) || errors.Is(err, ErrSilent) || isCut(err)):
 			b.Why = err.Error()
 			news(b)
 		default:
@@ -65,8 +68,17 @@ func Wait(ctx context.Context, state string, g Goal, news func(Barrier)) (Barrie
 	}
 }
 
-func ask(ctx context.Context, state string, b Barrier) (Barrier, error) {
-	c, err := Dial(state)
+// supervised tells whether a supervisor holds the state directory, so that its daemon is on its way.
+func supervised(dir string) bool {
+	lock, err := durable.Lock(state.Dir(dir).Lock())
+	if err == nil {
+		_ = lock.Close()
+	}
+	return errors.Is(err, durable.ErrLocked)
+}
+
+func ask(ctx context.Context, stateDir string, b Barrier) (Barrier, error) {
+	c, err := Dial(stateDir)
 	if err != nil {
 		return b, err
 	}

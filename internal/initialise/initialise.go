@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"filippo.io/age"
 
@@ -23,7 +24,7 @@ import (
 	"slipway/internal/state"
 )
 
-// ErrExists: a file that init makes is there already, and is never written over.
+// ErrExists says that a file which init makes is there already, and is never written over.
 var ErrExists = errors.New("exists already, and is never written over")
 
 // Options are what init is told.
@@ -177,4 +178,26 @@ func (o *Options) volume(dir state.Dir) (string, error) {
 	var id batch.VolumeID
 	_, _ = rand.Read(id[:]) // never fails
 	return id.String(), dir.WriteVolume(state.Volume{Name: o.Volume, ID: id})
+}
+
+// Identity makes one more age identity, never over an existing file, and returns its recipient. With a primary's
+// configuration the file notes the owner's public key.
+func Identity(path string, owner *config.Primary) (recipient string, err error) {
+	if owner != nil {
+		signer, err := keys.LoadNodeKey(state.Dir(owner.State).NodeKey())
+		if err != nil {
+			return "", fmt.Errorf("note the owner: %w", err)
+		}
+		return keys.NewIdentity(path, owner.Node, keys.PublicLine(signer))
+	}
+	id, err := age.GenerateX25519Identity()
+	if err != nil {
+		return "", fmt.Errorf("make identity: %w", err)
+	}
+	recipient = id.Recipient().String()
+	text := fmt.Sprintf("# created: %s\n# public key: %s\n%s\n", time.Now().UTC().Format(time.RFC3339), recipient, id)
+	if err := durable.CreateExclusive(path, []byte(text), 0o600); err != nil {
+		return "", fmt.Errorf("make identity %s: %w", path, err)
+	}
+	return recipient, nil
 }

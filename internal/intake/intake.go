@@ -66,7 +66,7 @@ func (m *Missing) Error() string {
 	return fmt.Sprintf("batch %d waits for %d of its %d shards, %s first", m.Seq, m.Count, m.Of, m.Digest)
 }
 
-// ErrForked: two first batches of one epoch are there. Neither is taken until an operator has removed one.
+// ErrForked means: two first batches of one epoch are there. Neither is taken until an operator has removed one.
 var ErrForked = errors.New("two first batches of one epoch")
 
 // ReceivedAt returns when an object arrived: its change time, which the kernel gives by this machine's clock and which, unlike

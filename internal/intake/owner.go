@@ -37,7 +37,7 @@ func (p Pins) Read(volume string) ([]string, error) {
 	}
 	var f pin
 	if err := json.Unmarshal(data, &f); err != nil || f.Format != 1 || len(f.Keys) == 0 {
-		return nil, fmt.Errorf("read the pinned key of volume %s: %s is damaged: remove it to pin the next key seen, or name the owner in owners:",
+		return nil, fmt.Errorf("read the pinned key of volume %s: %s is damaged: remove it to pin the next key seen, or name the owner in the configuration",
 			volume, p.path(volume))
 	}
 	return f.Keys, nil

@@ -189,12 +189,9 @@ func (r *Reader) finish(followed bool) error {
 		if alive {
 			return ErrWait
 		}
-		// The writer may have begun another file before it ended: list again, too.
 		r.dead = true
-		return nil
 	}
 	r.final = true
-	r.buf = nil
 	return nil
 }
 

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -394,6 +396,54 @@ func TestMissingFile(t *testing.T) {
 		}
 		expect(t, r, "a", "(missing journal file)", "c")
 	}
+}
+
+// TestReadWhileWritten: a reader at the very end, while files and instances change all the time, misses nothing and
+// takes nothing for torn.
+func TestReadWhileWritten(t *testing.T) {
+	const records = 1500
+	dir := t.TempDir()
+	r := open(t, dir, Position{})
+	var g errgroup.Group
+	g.Go(func() error {
+		var w *Writer
+		for i := range records {
+			if i%50 == 0 {
+				if w != nil {
+					if err := w.Close(); err != nil {
+						return err
+					}
+				}
+				var err error
+				if w, err = Create(dir); err != nil {
+					return err
+				}
+			}
+			w.enqueue([]*Record{{Op: OpCreate, Name: fmt.Sprint(i)}})
+			w.flush()
+			if i%3 == 0 {
+				if err := w.rotate(); err != nil {
+					return err
+				}
+			}
+		}
+		return w.Close()
+	})
+	for i := 0; i < records && !t.Failed(); {
+		name, _ := next(t, r)
+		if name == "wait" {
+			runtime.Gosched()
+			continue
+		}
+		if name != fmt.Sprint(i) {
+			t.Errorf("record %d is %s", i, name)
+		}
+		i++
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, r)
 }
 
 func TestWatch(t *testing.T) {

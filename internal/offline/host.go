@@ -13,7 +13,7 @@ import (
 	"slipway/internal/store"
 )
 
-// ErrNotHere: a cache host's disk does not hold the answer.
+// ErrNotHere says that a cache host's disk does not hold the answer.
 var ErrNotHere = errors.New("only a primary node can tell")
 
 // Host answers for a dead shipper, from the store and the acks in it.
@@ -103,14 +103,14 @@ func (h *Host) Batches(ctx context.Context, volume string, from uint64, limit in
 			if uint64(env.Last) < from || limit > 0 && len(rows) == limit {
 				return nil
 			}
-			rows = append(rows, row(env, acks))
+			rows = append(rows, batchRow(env, acks))
 			return nil
 		})
 	})
 	return rows, err
 }
 
-func row(env *batch.Envelope, acks []ack.Acks) control.BatchRow {
+func batchRow(env *batch.Envelope, acks []ack.Acks) control.BatchRow {
 	r := control.BatchRow{
 		Volume: env.Volume, Epoch: uint32(env.Epoch), Seq: uint64(env.Last), SealedAt: env.SealedAt,
 		Files: env.Counts.Files, Bytes: env.Counts.Bytes, Shards: len(env.Introduces),

@@ -2,7 +2,10 @@ package offline
 
 import (
 	"context"
+	"fmt"
+	"io/fs"
 	"path"
+	"strings"
 	"time"
 
 	"slipway/internal/batch"
@@ -10,39 +13,73 @@ import (
 	"slipway/internal/control"
 )
 
-// List returns the entries of a directory as last sealed, or the one row of anything else.
+// List returns the entries of a directory as last sealed (recursive: everything below it), or the one row of anything else.
 func (v *Volume) List(_ context.Context, name string, recursive bool) ([]control.ListRow, error) {
+	if v.cat == nil {
+		return nil, errNothing
+	}
+	return ListCatalog(v.cat, name, recursive)
+}
+
+var errNothing = fmt.Errorf("nothing is sealed yet: %w", fs.ErrNotExist)
+
+// ListCatalog is List for whoever has the catalog open: the spooler, when it is asked over its socket.
+func ListCatalog(cat *catalog.Catalog, name string, recursive bool) ([]control.ListRow, error) {
+	name = clean(name)
 	rows := []control.ListRow{}
-	err := v.withTail(func(t *tail) error {
-		in, err := t.walk(name)
+	err := cat.View(func(tx *catalog.Tx) error {
+		in, err := find(tx, name)
 		if err != nil {
 			return err
 		}
 		if !isDir(in.Mode) {
-			rows = append(rows, t.row(name, &in))
+			rows = append(rows, row(name, &in))
 			return nil
 		}
-		return t.children(in.ID, name, recursive, 0, func(r control.ListRow) { rows = append(rows, r) })
+		return children(tx, in.ID, name, recursive, 0, func(r control.ListRow) { rows = append(rows, r) })
 	})
 	return rows, err
 }
 
-func (t *tail) children(dir batch.FileID, name string, recursive bool, depth int, fn func(control.ListRow)) error {
-	return t.tx.Entries(dir, func(entry string, id batch.FileID) error {
-		in, ok, err := t.tx.Inode(id)
+// clean returns the shortest form of a path relative to the volume.
+func clean(name string) string { return strings.TrimPrefix(path.Clean("/"+name), "/") }
+
+// find finds a sealed file by its path.
+func find(tx *catalog.Tx, name string) (in catalog.Inode, err error) {
+	id, ok := batch.Root, true
+	for part := range strings.SplitSeq(name, "/") {
+		if part == "" || !ok {
+			continue
+		}
+		if id, ok, err = tx.Lookup(id, part); err != nil {
+			return in, err
+		}
+	}
+	if ok {
+		in, ok, err = tx.Inode(id)
+	}
+	if err == nil && !ok {
+		err = fmt.Errorf("%q: %w", name, fs.ErrNotExist)
+	}
+	return in, err
+}
+
+func children(tx *catalog.Tx, dir batch.FileID, name string, recursive bool, depth int, fn func(control.ListRow)) error {
+	return tx.Entries(dir, func(entry string, id batch.FileID) error {
+		in, ok, err := tx.Inode(id)
 		if err != nil || !ok {
 			return err
 		}
 		below := path.Join(name, entry)
-		fn(t.row(below, &in))
+		fn(row(below, &in))
 		if recursive && isDir(in.Mode) && depth < deepest {
-			return t.children(id, below, recursive, depth+1, fn)
+			return children(tx, id, below, recursive, depth+1, fn)
 		}
 		return nil
 	})
 }
 
-func (t *tail) row(name string, in *catalog.Inode) control.ListRow {
+func row(name string, in *catalog.Inode) control.ListRow {
 	r := control.ListRow{
 		Path: name, Type: control.TypeOf(in.Mode), Mode: in.Mode & 0o7777, UID: in.UID, GID: in.GID, Size: in.Size,
 		Mtime: time.Unix(0, in.Mtime), Links: int(in.Attr.Nlink), Target: in.Target, Batch: uint64(in.Seq),

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"path"
 	"sort"
-	"strings"
 	"time"
 
 	"slipway/internal/batch"
@@ -232,6 +231,7 @@ func isDir(mode uint32) bool { return mode&0o170000 == 0o040000 }
 
 // Explain tells where a path stands, by what was last sealed and what the journal adds.
 func (v *Volume) Explain(_ context.Context, name string) (control.Explained, error) {
+	name = clean(name)
 	e := control.Explained{Path: name, Stage: control.Pending.String()}
 	err := v.withTail(func(t *tail) error {
 		rows, err := t.list()
@@ -244,7 +244,10 @@ func (v *Volume) Explain(_ context.Context, name string) (control.Explained, err
 				return nil
 			}
 		}
-		in, err := t.walk(name)
+		if t.tx == nil {
+			return errNothing
+		}
+		in, err := find(t.tx, name)
 		if err != nil {
 			return err
 		}
@@ -256,27 +259,4 @@ func (v *Volume) Explain(_ context.Context, name string) (control.Explained, err
 		return nil
 	})
 	return e, err
-}
-
-// walk finds a sealed file by its path.
-func (t *tail) walk(name string) (in catalog.Inode, err error) {
-	if t.tx == nil {
-		return in, fmt.Errorf("nothing is sealed yet: %w", fs.ErrNotExist)
-	}
-	id, ok := batch.Root, true
-	for _, part := range strings.Split(name, "/") {
-		if part == "" || part == "." || !ok {
-			continue
-		}
-		if id, ok, err = t.tx.Lookup(id, part); err != nil {
-			return in, err
-		}
-	}
-	if ok {
-		in, ok, err = t.tx.Inode(id)
-	}
-	if err == nil && !ok {
-		err = fmt.Errorf("%q: %w", name, fs.ErrNotExist)
-	}
-	return in, err
 }

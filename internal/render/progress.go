@@ -69,7 +69,8 @@ func (p *Progress) End() {
 // lookEvery is the pause between two looks at what is left.
 const lookEvery = 200 * time.Millisecond
 
-// Follow runs a job and shows, on a terminal, how what is left of it grows less. left is asked only there.
+// Follow runs a job and shows, on a terminal, how what is left of it grows less. left is asked only there; a negative answer
+// ends the showing, and the job goes on without.
 func (p *Progress) Follow(ctx context.Context, job func(context.Context) error, left func() int64) error {
 	defer p.End()
 	if p.bars == nil {
@@ -92,8 +93,13 @@ func (p *Progress) Follow(ctx context.Context, job func(context.Context) error, 
 				return nil
 			case <-ticker.C:
 			}
-			if n := left(); n > 0 || most > 0 {
-				most = max(most, n)
+			n := left()
+			if n < 0 {
+				p.Set(most, most)
+				p.End()
+				return nil
+			}
+			if most = max(most, n); most > 0 {
 				p.Set(most-n, most)
 			}
 		}

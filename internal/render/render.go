@@ -57,13 +57,22 @@ func Terminal(w io.Writer) bool {
 
 // table writes aligned columns.
 func table(w io.Writer, rows [][]string) error {
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	var aligned strings.Builder
+	t := tabwriter.NewWriter(&aligned, 0, 8, 2, ' ', 0)
 	for _, row := range rows {
 		if _, err := fmt.Fprintln(t, strings.Join(row, "\t")); err != nil {
 			return err
 		}
 	}
-	return t.Flush()
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for line := range strings.Lines(aligned.String()) {
+		if _, err := fmt.Fprintln(w, strings.TrimRight(line, " \n")); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Table returns a function that writes rows below a heading.
@@ -116,15 +125,17 @@ func Init(w io.Writer, r *initialise.Result) error {
 		{"node key", r.NodeKey}, {"owner", r.Node + " " + r.PublicKey},
 		{"identity", r.Identity}, {"recipient", r.Recipient},
 	}
-	if err := table(w, rows); err != nil {
+	var b strings.Builder
+	if err := table(&b, rows); err != nil {
 		return err
 	}
 	for _, s := range r.Warnings {
-		fmt.Fprintf(w, "\nwarning: %s\n", s)
+		fmt.Fprintf(&b, "\nwarning: %s\n", s)
 	}
-	fmt.Fprintln(w, "\nnext:")
+	fmt.Fprintln(&b, "\nnext:")
 	for i, s := range r.Next {
-		fmt.Fprintf(w, "  %d. %s\n", i+1, s)
+		fmt.Fprintf(&b, "  %d. %s\n", i+1, s)
 	}
-	return nil
+	_, err := io.WriteString(w, b.String())
+	return err
 }

@@ -13,8 +13,9 @@ import (
 )
 
 // Status writes the status screen: each volume as a pipeline from left to right.
-func Status(w io.Writer, list []control.Status, now time.Time) error {
-	p := paint(Terminal(w) && os.Getenv("NO_COLOR") == "")
+func Status(out io.Writer, list []control.Status, now time.Time) error {
+	w := new(strings.Builder)
+	p := paint(Terminal(out) && os.Getenv("NO_COLOR") == "")
 	for i, s := range list {
 		if i > 0 {
 			fmt.Fprintln(w)
@@ -23,7 +24,8 @@ func Status(w io.Writer, list []control.Status, now time.Time) error {
 		pipeline(w, p, s)
 		notes(w, p, s)
 	}
-	return nil
+	_, err := io.WriteString(out, w.String())
+	return err
 }
 
 // paint colours text, or not.
@@ -40,7 +42,7 @@ func (p paint) in(code, s string) string {
 	return "\x1b[" + code + "m" + s + "\x1b[0m"
 }
 
-func heading(w io.Writer, p paint, s control.Status, now time.Time) {
+func heading(w *strings.Builder, p paint, s control.Status, now time.Time) {
 	line := fmt.Sprintf("%s  %s %s, epoch %d, head batch %d", p.bold(s.Volume), s.Role, s.Node, s.Epoch, s.HeadBatch)
 	switch {
 	case !s.Complete && s.Waiting != "":
@@ -58,7 +60,7 @@ func heading(w io.Writer, p paint, s control.Status, now time.Time) {
 // cell is a place of the pipeline: a title and lines below it.
 type cell []string
 
-func pipeline(w io.Writer, p paint, s control.Status) {
+func pipeline(w *strings.Builder, p paint, s control.Status) {
 	var columns [][]cell
 	if s.Role == "primary" {
 		pending := cell{"pending", fmt.Sprintf("%d files, %s", s.Pending.Files, config.FormatSize(s.Pending.Bytes))}
@@ -78,7 +80,7 @@ func pipeline(w io.Writer, p paint, s control.Status) {
 			columns = append(columns, column)
 		}
 	}
-	print(w, p, columns)
+	sideBySide(w, p, columns)
 }
 
 func storeCell(st control.StoreStatus, spool control.SpoolStatus) cell {
@@ -95,8 +97,8 @@ func storeCell(st control.StoreStatus, spool control.SpoolStatus) cell {
 	return c
 }
 
-// print writes columns side by side, the places of one column below one another.
-func print(w io.Writer, p paint, columns [][]cell) {
+// sideBySide writes columns side by side, the places of one column below one another.
+func sideBySide(w *strings.Builder, p paint, columns [][]cell) {
 	var lines [][]string
 	widths := make([]int, len(columns))
 	for x, column := range columns {
@@ -138,7 +140,7 @@ func emphasise(p paint, text string) string {
 	return text
 }
 
-func notes(w io.Writer, p paint, s control.Status) {
+func notes(w *strings.Builder, p paint, s control.Status) {
 	for _, st := range s.Stores {
 		if st.Error != "" {
 			fmt.Fprintf(w, "%s: %s\n", p.bold(st.Name), p.red(st.Error))

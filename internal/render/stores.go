@@ -12,7 +12,7 @@ import (
 	"slipway/internal/config"
 	"slipway/internal/control"
 	"slipway/internal/restore"
-	"slipway/internal/verify"
+	"slipway/internal/restore/verify"
 )
 
 // Restored is what a restore did.
@@ -94,20 +94,22 @@ func (r Restored) JSON(w io.Writer) error {
 
 // Text writes the same for people.
 func (r Restored) Text(w io.Writer) error {
+	var b strings.Builder
 	for _, n := range r.notices() {
 		path := ""
 		if n.Path != "" {
 			path = Name(n.Path) + ": "
 		}
-		fmt.Fprintf(w, "%s: %s%s\n", n.MessageType, path, n.Problem)
+		fmt.Fprintf(&b, "%s: %s%s\n", n.MessageType, path, n.Problem)
 	}
 	verb := "restored"
 	if r.DryRun {
 		verb = "would restore"
 	}
-	_, err := fmt.Fprintf(w, "%s %d files, %s in %s; %d were there and equal\n%s of batch %d, epoch %d, sealed %s\n",
+	fmt.Fprintf(&b, "%s %d files, %s in %s; %d were there and equal\n%s of batch %d, epoch %d, sealed %s\n",
 		verb, r.Result.Files, config.FormatSize(r.Result.Bytes), config.FormatDuration(r.Took), r.Result.Same,
 		r.Tree.Volume, r.Tree.Seq, r.Tree.Epoch, when(r.Tree.SealedAt))
+	_, err := io.WriteString(w, b.String())
 	return err
 }
 
@@ -131,7 +133,21 @@ func letters(r control.ListRow) string {
 	if first == "" {
 		first = "-"
 	}
-	return first + fs.FileMode(r.Mode & 0o777).String()[1:]
+	bits := []byte(first + fs.FileMode(r.Mode & 0o777).String()[1:])
+	for i, special := range []struct {
+		bit  uint32
+		sign byte
+	}{{0o4000, 's'}, {0o2000, 's'}, {0o1000, 't'}} {
+		at := 3 * (i + 1)
+		if r.Mode&special.bit == 0 {
+			continue
+		}
+		if bits[at] == '-' {
+			special.sign -= 'a' - 'A' // set, and the execute bit below it is not
+		}
+		bits[at] = special.sign
+	}
+	return string(bits)
 }
 
 // Batch writes `spool show`.
@@ -152,19 +168,55 @@ func Batch(w io.Writer, b *access.Shown) error {
 	return table(w, rows)
 }
 
-// Finding writes one finding of a verification.
-func Finding(w io.Writer, f verify.Finding) error {
-	_, err := fmt.Fprintf(w, "%s: %s: %s\n", f.Store, Name(f.Object), f.Problem)
-	return err
+// Verified is what a verification of one store came to.
+type Verified struct {
+	Store, Volume string
+	DataRead      bool
+	*verify.Report
 }
 
-// Verified writes what a verification looked at.
-func Verified(w io.Writer, s *verify.Summary) error {
-	read := "sizes looked at"
-	if s.DataRead {
-		read = "every shard read"
+// JSON writes a line for each finding and a summary.
+func (v Verified) JSON(w io.Writer) error {
+	for _, f := range v.Findings {
+		err := JSON(w, struct {
+			MessageType string `json:"message_type"`
+			Store       string `json:"store"`
+			Object      string `json:"object"`
+			Problem     string `json:"problem"`
+		}{"finding", v.Store, f.Object, f.Err.Error()})
+		if err != nil {
+			return err
+		}
 	}
-	_, err := fmt.Fprintf(w, "%s: volume %s, %d batches up to %d, %d shards, %s, %s; %d evicted, %d unnamed, %d refused; %d findings\n",
-		s.Store, s.Volume, s.Batches, s.Head, s.Shards, config.FormatSize(s.Bytes), read, s.Evicted, s.Unnamed, s.Refused, s.Findings)
+	return JSON(w, struct {
+		MessageType string `json:"message_type"`
+		Store       string `json:"store"`
+		Volume      string `json:"volume"`
+		Batches     int64  `json:"batches"`
+		Shards      int64  `json:"shards"`
+		Bytes       int64  `json:"bytes"` // read and compared
+		DataRead    bool   `json:"data_read"`
+		Evicted     int64  `json:"evicted"`
+		Findings    int    `json:"findings"`
+		Unpinned    string `json:"unpinned_owner,omitempty"` // nobody said who may own the volume: the key that the oldest batch names
+	}{"summary", v.Store, v.Volume, v.Batches, v.Shards, v.Bytes, v.DataRead, v.Evicted, len(v.Findings), v.Owner})
+}
+
+// Text writes the same for people.
+func (v Verified) Text(w io.Writer) error {
+	var b strings.Builder
+	for _, f := range v.Findings {
+		fmt.Fprintf(&b, "%s: %s: %v\n", v.Store, Name(f.Object), f.Err)
+	}
+	if v.Owner != "" {
+		fmt.Fprintf(&b, "%s: no owner's key was given; signatures are by %s, which the store itself names\n", v.Store, v.Owner)
+	}
+	read := "sizes looked at"
+	if v.DataRead {
+		read = config.FormatSize(v.Bytes) + " read"
+	}
+	fmt.Fprintf(&b, "%s: volume %s, %d batches, %d shards, %s, %d evicted; %d findings\n",
+		v.Store, v.Volume, v.Batches, v.Shards, read, v.Evicted, len(v.Findings))
+	_, err := io.WriteString(w, b.String())
 	return err
 }

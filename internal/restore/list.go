@@ -3,6 +3,7 @@ package restore
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"time"
 
@@ -81,6 +82,7 @@ func (t *Tree) childRow(dir string, c child) Row {
 }
 
 // Walk calls fn for a path and everything below it, directories before what is in them. Unreachable files are not seen.
+// fs.SkipDir returned by fn leaves out what is below a directory.
 func (t *Tree) Walk(path string, fn func(Row) error) error {
 	names, err := split(path)
 	if err != nil {
@@ -93,9 +95,6 @@ func (t *Tree) Walk(path string, fn func(Row) error) error {
 	w := walker{t: t, fn: fn, seen: make(map[batch.FileID]bool)}
 	return w.walk(t.row(strings.Join(names, "/"), in), len(names))
 }
-
-// SkipDir returned by Walk's function leaves out what is below a directory.
-var SkipDir = errors.New("skip this directory")
 
 type walker struct {
 	t    *Tree
@@ -113,7 +112,7 @@ func (w *walker) walk(r Row, depth int) error {
 		r.Err = ErrDepth
 	}
 	if err := w.fn(r); err != nil {
-		if errors.Is(err, SkipDir) {
+		if errors.Is(err, fs.SkipDir) {
 			return nil
 		}
 		return err

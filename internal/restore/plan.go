@@ -3,6 +3,7 @@ package restore
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 
@@ -208,6 +209,25 @@ func (f *file) first() *batch.Piece {
 		return &c.Lists[0]
 	}
 	return nil
+}
+
+// groups cuts the files into runs for one worker each: small files of one directory that follow one another. Two workers in
+// one directory would spend their time waiting for its lock in the kernel.
+func (p *plan) groups() iter.Seq[[]*file] {
+	const most = 1 << 20 // bytes of content
+	return func(yield func([]*file) bool) {
+		for from := 0; from < len(p.files); {
+			to, bytes := from+1, p.files[from].data()
+			for to < len(p.files) && p.files[to].places[0].dir == p.files[from].places[0].dir && bytes < most {
+				bytes += p.files[to].data()
+				to++
+			}
+			if !yield(p.files[from:to]) {
+				return
+			}
+			from = to
+		}
+	}
 }
 
 // sort puts the files of one shard together, in the order in which they lie in it, so that a shard is fetched once and a

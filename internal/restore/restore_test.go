@@ -38,10 +38,9 @@ func netAdmin() []byte {
 	return append(b, make([]byte, 12)...)
 }
 
-// zoo writes a file of every kind and returns how scan will describe them, without content sums.
-func zoo(t testing.TB, v *volumetest.Volume) (*writer, map[string]string) {
+// zoo writes a file of every kind.
+func zoo(t testing.TB, v *volumetest.Volume) *writer {
 	w := newWriter(t, v)
-	set := func(fn func(*batch.Inode)) func(*batch.Inode) { return fn }
 	deep, path := batch.FileID(1), ""
 	for i := range 17 {
 		name := strings.Repeat(string(rune('a'+i)), 250)
@@ -49,31 +48,30 @@ func zoo(t testing.TB, v *volumetest.Volume) (*writer, map[string]string) {
 		path += name + "/"
 	}
 	w.file(deep, "at the bottom", "deep")
-	empty := w.add(1, "empty", unix.S_IFDIR|0o1777, nil)
-	_ = empty
-	acls := w.add(1, "acl", unix.S_IFDIR|0o2764, set(func(in *batch.Inode) {
+	w.add(1, "empty", unix.S_IFDIR|0o1777, nil)
+	acls := w.add(1, "acl", unix.S_IFDIR|0o2764, func(in *batch.Inode) {
 		in.GID = 7
 		in.Xattrs = map[string][]byte{"system.posix_acl_access": acl(12), "system.posix_acl_default": acl(13)}
-	}))
+	})
 	w.file(acls, "plain", "no ACL though its directory has a default one")
-	w.add(acls, "with", unix.S_IFREG|0o664, set(func(in *batch.Inode) {
+	w.add(acls, "with", unix.S_IFREG|0o664, func(in *batch.Inode) {
 		in.Content = v.Content("acl")
 		in.Xattrs = map[string][]byte{"system.posix_acl_access": acl(14)}
-	}))
-	w.add(1, "xattrs", unix.S_IFREG|0o444, set(func(in *batch.Inode) {
+	})
+	w.add(1, "xattrs", unix.S_IFREG|0o444, func(in *batch.Inode) {
 		in.Content = v.Content("x")
 		in.Xattrs = map[string][]byte{"user.a": {0, 255, 10}, "user.empty": {}, "trusted.b": []byte("t"), "user.\xff": []byte("odd")}
-	}))
-	w.add(1, "suid", unix.S_IFREG|0o6755, set(func(in *batch.Inode) { in.UID, in.GID, in.Content = 1234, 4321, v.Content("#!") }))
-	w.add(1, "capable", unix.S_IFREG|0o755, set(func(in *batch.Inode) {
+	})
+	w.add(1, "suid", unix.S_IFREG|0o6755, func(in *batch.Inode) { in.UID, in.GID, in.Content = 1234, 4321, v.Content("#!") })
+	w.add(1, "capable", unix.S_IFREG|0o755, func(in *batch.Inode) {
 		in.UID, in.Content = 5, v.Content("cap")
 		in.Xattrs = map[string][]byte{"security.capability": netAdmin()}
-	}))
+	})
 	w.add(1, "pipe", unix.S_IFIFO|0o620, nil)
 	w.add(1, "socket", unix.S_IFSOCK|0o711, nil)
-	w.add(1, "null", unix.S_IFCHR|0o666, set(func(in *batch.Inode) { in.Rdev = unix.Mkdev(1, 3) }))
-	w.add(1, "disk", unix.S_IFBLK|0o640, set(func(in *batch.Inode) { in.Rdev, in.GID = unix.Mkdev(7, 300), 6 }))
-	w.add(1, "dangling", unix.S_IFLNK|0o777, set(func(in *batch.Inode) { in.Target, in.UID, in.Mtime = "/no\xffwhere", 3, -5 }))
+	w.add(1, "null", unix.S_IFCHR|0o666, func(in *batch.Inode) { in.Rdev = unix.Mkdev(1, 3) })
+	w.add(1, "disk", unix.S_IFBLK|0o640, func(in *batch.Inode) { in.Rdev, in.GID = unix.Mkdev(7, 300), 6 })
+	w.add(1, "dangling", unix.S_IFLNK|0o777, func(in *batch.Inode) { in.Target, in.UID, in.Mtime = "/no\xffwhere", 3, -5 })
 	sub := w.dir(1, "sub")
 	hard := w.file(1, "hard", "linked")
 	w.link(sub, "hard again", hard)
@@ -83,28 +81,26 @@ func zoo(t testing.TB, v *volumetest.Volume) (*writer, map[string]string) {
 	w.file(1, strings.Repeat("n", 255), "long name")
 	w.file(sub, "new\nline\t'\"\\ \xff\xfe", "odd name")
 	w.file(sub, "empty file", "")
-	w.add(sub, "sparse", unix.S_IFREG|0o600, set(func(in *batch.Inode) {
+	w.add(sub, "sparse", unix.S_IFREG|0o600, func(in *batch.Inode) {
 		in.Content = v.Content("at the end")
 		in.Content.Size = 1<<40 + 10
 		in.Content.Holes = []batch.Hole{{Offset: 0, Len: 1 << 40}}
-	}))
-	w.add(sub, "all hole", unix.S_IFREG|0o600, set(func(in *batch.Inode) {
+	})
+	w.add(sub, "all hole", unix.S_IFREG|0o600, func(in *batch.Inode) {
 		in.Content = &batch.Content{Size: 1 << 20, Holes: []batch.Hole{{Offset: 0, Len: 1 << 20}}, Clean: true}
-	}))
+	})
 	big := strings.Repeat("0123456789abcdef", 700_000)
-	w.add(sub, "big", unix.S_IFREG|0o600, set(func(in *batch.Inode) {
+	w.add(sub, "big", unix.S_IFREG|0o600, func(in *batch.Inode) {
 		in.Content = &batch.Content{Size: int64(len(big)), Pieces: v.Pieces([]byte(big), 1<<20+5), Clean: true}
-	}))
-	old := w.file(1, "very old", "1931")
+	})
+	w.file(1, "very old", "1931")
 	w.body.Inodes[len(w.body.Inodes)-1].Mtime = -1_200_000_000_999_999_999
-	_ = old
-	return w, nil
+	return w
 }
 
 func TestEveryKind(t *testing.T) {
 	v := volumetest.New(t, "vault1")
-	w, _ := zoo(t, v)
-	w.seal()
+	zoo(t, v).seal()
 	target := filepath.Join(t.TempDir(), "a", "b")
 	tree := load(t, v.Source(), restore.At{})
 	var last, total int64
@@ -173,8 +169,7 @@ func TestEveryKind(t *testing.T) {
 
 func TestNoSpecialNoSUID(t *testing.T) {
 	v := volumetest.New(t, "vault1")
-	w, _ := zoo(t, v)
-	w.seal()
+	zoo(t, v).seal()
 	target := t.TempDir()
 	res := clean(t, load(t, v.Source(), restore.At{}), restore.Options{Target: target, NoSpecial: true, NoSUID: true})
 	got := scan(t, target)
@@ -364,18 +359,12 @@ func TestLists(t *testing.T) {
 	pieces := v.Pieces(data, 7000)
 	v.Flush()
 	content := &batch.Content{Size: int64(len(data)) + 50, Holes: []batch.Hole{{Offset: 100, Len: 50}}, Clean: true}
-	for _, l := range batch.CutLists(pieces) {
-		content.Lists = append(content.Lists, v.Pieces(l, chunk.Max)...)
-	}
-	v.Flush()
-	// Pieces hands out slots that are filled in when the shard ends, so the lists are taken anew.
-	content.Lists = nil
 	lists := batch.CutLists(pieces)
 	keep := make([][]batch.Piece, len(lists))
 	for i, l := range lists {
 		keep[i] = v.Pieces(l, chunk.Max)
 	}
-	v.Flush()
+	v.Flush() // only now do the pieces know their places
 	for _, k := range keep {
 		content.Lists = append(content.Lists, k...)
 	}

@@ -21,7 +21,7 @@ import (
 // workers is how many files are written at once.
 const workers = 4
 
-// ErrLocked: another restore writes into the same target.
+// ErrLocked means that another restore is writing into the same target.
 var ErrLocked = errors.New("another restore is writing there")
 
 // run is one restore into one target.
@@ -124,11 +124,18 @@ func (r *run) all(ctx context.Context, root *os.File) error {
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(workers)
-	for _, f := range r.plan.files {
+	for group := range r.plan.groups() {
 		if gctx.Err() != nil {
 			break
 		}
-		g.Go(func() error { return r.file(gctx, f) })
+		g.Go(func() error {
+			for _, f := range group {
+				if err := r.file(gctx, f); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
 	}
 	if err := g.Wait(); err != nil {
 		return err

@@ -18,15 +18,18 @@ import (
 	"slipway/internal/render"
 )
 
+// LogLevel is the environment variable that sets the level of logs.
+const LogLevel = "SLIPWAY_LOG_LEVEL"
+
 // Logger returns the log of one process: coloured on a terminal, without times where the journal of systemd adds them.
-// SLIPWAY_LOG_LEVEL sets the level.
+// LogLevel sets the level.
 func Logger(w io.Writer, process string) *slog.Logger {
 	level := slog.LevelInfo
-	if err := level.UnmarshalText([]byte(os.Getenv("SLIPWAY_LOG_LEVEL"))); err != nil {
+	if err := level.UnmarshalText([]byte(os.Getenv(LogLevel))); err != nil {
 		level = slog.LevelInfo
 	}
 	if render.Terminal(w) {
-		return slog.New(tint.NewHandler(w, &tint.Options{Level: level, TimeFormat: time.TimeOnly, NoColor: os.Getenv("NO_COLOR") != ""})).With("process", process)
+		return slog.New(tint.NewTextHandler(w, &tint.Options{Level: level, TimeFormat: time.TimeOnly, NoColor: os.Getenv("NO_COLOR") != ""})).With("process", process)
 	}
 	opt := &slog.HandlerOptions{Level: level}
 	if os.Getenv("JOURNAL_STREAM") != "" {

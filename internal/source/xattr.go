@@ -45,7 +45,11 @@ func Xattrs(f *os.File) (map[string][]byte, error) {
 	return all, nil
 }
 
+// isKept: trusted.SGI_* is how xfs shows the POSIX ACLs once more; on another file system it would be a stray attribute.
 func isKept(name string) bool {
+	if name == "trusted.SGI_ACL_FILE" || name == "trusted.SGI_ACL_DEFAULT" {
+		return false
+	}
 	return !strings.HasPrefix(name, "system.") || name == "system.posix_acl_access" || name == "system.posix_acl_default"
 }
 

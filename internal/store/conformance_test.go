@@ -2,16 +2,16 @@ package store_test
 
 import (
 	"context"
-	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
-	"time"
 
 	"slipway/internal/sshd"
 	"slipway/internal/store"
 	"slipway/internal/store/storetest"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sync/errgroup"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -118,9 +118,14 @@ func BenchmarkPublish(b *testing.B) {
 		b.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- server.Serve(ctx) }()
-	defer func() { cancel(); <-done }()
+	var group errgroup.Group
+	group.Go(func() error { return server.Serve(ctx) })
+	defer func() {
+		cancel()
+		if err := group.Wait(); err != nil {
+			b.Error(err)
+		}
+	}()
 	for name, size := range map[string]int{"small": 4 << 10, "shard": 8 << 20} {
 		b.Run(name, func(b *testing.B) {
 			s, err := store.Open(server.URL(b.TempDir()), options(server))
@@ -130,8 +135,8 @@ func BenchmarkPublish(b *testing.B) {
 			defer func() { _ = s.Close() }()
 			data := make([]byte, size)
 			b.SetBytes(int64(size))
-			for b.Loop() {
-				name := filepath.Base(os.TempDir()) + "/" + time.Now().Format("150405.000000000")
+			for i := 0; b.Loop(); i++ {
+				name := "shards/" + strconv.Itoa(i)
 				if err := s.Publish(b.Context(), name, data); err != nil {
 					b.Fatal(err)
 				}

@@ -61,16 +61,20 @@ func behind(t *testing.T, server *sshd.Server, dir string, change func(*store.Op
 	if err := os.WriteFile(file, bytes.ReplaceAll(known, []byte(":"+serverPort), []byte(":"+port)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	opt := store.Options{KeyFile: server.KeyFile, KnownHosts: []string{file}, Connections: 1, StallAfter: 300 * time.Millisecond}
+	opt := store.Options{KeyFile: server.KeyFile, KnownHosts: []string{file}, Connections: 1}
 	if change != nil {
 		change(&opt)
 	}
 	return open(t, "sftp://"+server.User+"@"+p.addr+dir, opt), p
 }
 
+// impatient makes a stall cost little time; a busy machine may then look like one.
+func impatient(o *store.Options) { o.StallAfter = 300 * time.Millisecond }
+
 // Connections are cut after any number of bytes in either direction, so before, in and after each request and its answer.
 // What is seen of the object is nothing or all, and the same call again succeeds.
 func TestCutAnywhere(t *testing.T) {
+	t.Parallel()
 	server := serve(t, sshd.Options{})
 	data := content(1, 300_000)
 	verbs := map[string]func(s store.Store) error{
@@ -87,10 +91,10 @@ func TestCutAnywhere(t *testing.T) {
 	for verb, do := range verbs {
 		up, down := measure(t, server, do)
 		var rules []rule
-		for range 12 {
+		for range 6 {
 			rules = append(rules, rule{cutUp: 1 + rand.Int64N(up)}, rule{cutDown: 1 + rand.Int64N(down)})
 		}
-		for back := range int64(8) { // the last requests and answers: fsync, rename, fsync of the directory
+		for back := range int64(6) { // the last requests and answers: fsync, rename, fsync of the directory
 			rules = append(rules, rule{cutUp: up - back*100}, rule{cutDown: down - back*60})
 		}
 		for _, r := range rules {
@@ -115,8 +119,9 @@ func testCut(t *testing.T, server *sshd.Server, do func(s store.Store) error, da
 	dir := t.TempDir()
 	s, p := behind(t, server, dir, nil)
 	p.set(r)
-	if err := do(s); err != nil {
-		mustBe(t, err, store.ErrTemporary)
+	first := do(s)
+	if first != nil {
+		mustBe(t, first, store.ErrTemporary)
 	}
 	found, err := os.ReadFile(filepath.Join(dir, object))
 	if err == nil && !bytes.Equal(found, data) {
@@ -124,7 +129,11 @@ func testCut(t *testing.T, server *sshd.Server, do func(s store.Store) error, da
 	}
 	p.set(rule{})
 	p.cut()
-	if err := do(s); err != nil {
+	err = do(s)
+	if first == nil && errors.Is(err, store.ErrTemporary) {
+		err = do(s) // the connection was good until just now
+	}
+	if err != nil {
 		t.Fatalf("again: %v", err)
 	}
 	mustHold(t, s, object, data)
@@ -139,9 +148,9 @@ func TestLateRequests(t *testing.T) {
 	replace := func(s store.Store) error { return s.Replace(t.Context(), "progress/alpha.json", old) }
 	up, _ := measure(t, server, replace)
 	hit := 0
-	for hold := up - 900; hold < up; hold += 50 {
+	for hold := up - 900; hold < up; hold += 70 {
 		dir := t.TempDir()
-		s, p := behind(t, server, dir, nil)
+		s, p := behind(t, server, dir, impatient)
 		p.set(rule{holdUp: hold})
 		err := replace(s)
 		if err == nil { // all of it had passed; the order of packets varies
@@ -247,7 +256,7 @@ func TestStalledServer(t *testing.T) {
 func TestNoServer(t *testing.T) {
 	t.Parallel()
 	server := serve(t, sshd.Options{})
-	s, p := behind(t, server, "/nowhere", nil)
+	s, p := behind(t, server, "/nowhere", impatient)
 	p.set(rule{stop: true})
 	_, err := s.List(t.Context(), "")
 	mustBe(t, err, store.ErrTemporary)
@@ -338,6 +347,33 @@ func TestServerComesAndGoes(t *testing.T) {
 	}
 }
 
+// The server's SFTP part dies or talks nonsense while SSH lives on: that connection is of no use any more.
+func TestOnlySFTPDies(t *testing.T) {
+	server := serve(t, sshd.Options{Trace: true}) // has it as a process of its own
+	s := open(t, server.URL(t.TempDir()), options(server))
+	if err := s.Publish(t.Context(), "a", nil); err != nil {
+		t.Fatal(err)
+	}
+	killed := 0
+	for _, pid := range server.Sessions() {
+		if name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); err == nil && string(name) == "sftp-server\n" {
+			killed++
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if killed != 1 {
+		t.Fatalf("%d killed", killed)
+	}
+	if err := s.Publish(t.Context(), "b", nil); err != nil {
+		mustBe(t, err, store.ErrTemporary)
+	}
+	if err := s.Publish(t.Context(), "b", nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // temps returns the temporary files below dir with their sizes.
 func temps(t *testing.T, dir string) (sizes []int64) {
 	t.Helper()
@@ -358,7 +394,7 @@ func TestLeftoversTakeNoSpace(t *testing.T) {
 	server := serve(t, sshd.Options{})
 	for i := range 3 {
 		dir := t.TempDir()
-		s, p := behind(t, server, dir, nil)
+		s, p := behind(t, server, dir, impatient)
 		p.set(rule{holdUp: 500_000})
 		mustBe(t, s.Publish(t.Context(), object, content(4, 1<<20)), store.ErrTemporary)
 		p.cut()

@@ -8,6 +8,8 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -127,15 +129,28 @@ func TestAccept(t *testing.T) {
 // watched is a watch whose expiry is recorded, with acknowledged bytes set by hand.
 type watched struct {
 	watch
-	bytes uint64
+	bytes atomic.Uint64
+
+	mu    sync.Mutex
 	cause error
 	at    time.Time
 }
 
+func (w *watched) expire(cause error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cause, w.at = cause, time.Now()
+}
+
+func (w *watched) result() (at time.Time, cause error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.at, w.cause
+}
+
 func newWatched() *watched {
 	w := &watched{}
-	w.watch = watch{stall: 10 * time.Second, acked: func() uint64 { return w.bytes },
-		expired: func(cause error) { w.cause, w.at = cause, time.Now() }}
+	w.watch = watch{stall: 10 * time.Second, acked: w.bytes.Load, expired: w.expire}
 	return w
 }
 
@@ -148,14 +163,14 @@ func TestWatch(t *testing.T) {
 	}{
 		"silence":         {usual, func(*watched) {}, 10 * time.Second, 3 * time.Second},
 		"patience":        {syncing, func(*watched) {}, 30 * time.Second, 3 * time.Second},
-		"ended":           {usual, func(w *watched) { time.Sleep(9 * time.Second); w.end() }, 0, 0},
+		"ended":           {usual, func(w *watched) { pass(9 * time.Second); w.end() }, 0, 0},
 		"progress":        {usual, func(w *watched) { every(w, time.Second, 100, w.progress); w.end() }, 0, 0},
 		"then silence":    {usual, func(w *watched) { every(w, time.Second, 100, w.progress) }, 110 * time.Second, 3 * time.Second},
-		"slow line":       {usual, func(w *watched) { every(w, time.Second, 110, func() { w.bytes += 1000 }); w.end() }, 0, 0},
-		"acks for ever":   {usual, func(w *watched) { every(w, time.Second, 130, func() { w.bytes += 1000 }) }, 120 * time.Second, 3 * time.Second},
+		"slow line":       {usual, func(w *watched) { every(w, time.Second, 110, func() { w.bytes.Add(1000) }); w.end() }, 0, 0},
+		"acks for ever":   {usual, func(w *watched) { every(w, time.Second, 130, func() { w.bytes.Add(1000) }) }, 120 * time.Second, 3 * time.Second},
 		"drip for ever":   {usual, func(w *watched) { every(w, 9*time.Second, 80, w.progress) }, 600 * time.Second, 3 * time.Second},
-		"end, then begin": {usual, func(w *watched) { time.Sleep(9 * time.Second); w.end(); w.begin(usual) }, 19 * time.Second, 3 * time.Second},
-		"one of two ends": {usual, func(w *watched) { w.begin(usual); time.Sleep(5 * time.Second); w.end() }, 10 * time.Second, 3 * time.Second},
+		"end, then begin": {usual, func(w *watched) { pass(9 * time.Second); w.end(); w.begin(usual) }, 19 * time.Second, 3 * time.Second},
+		"one of two ends": {usual, func(w *watched) { w.begin(usual); pass(5 * time.Second); w.end() }, 10 * time.Second, 3 * time.Second},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -164,24 +179,31 @@ func TestWatch(t *testing.T) {
 				began := time.Now()
 				w.begin(c.factor)
 				c.run(w)
-				time.Sleep(time.Hour)
+				pass(time.Hour)
 				synctest.Wait()
-				took := w.at.Sub(began)
-				if c.expires == 0 && w.cause != nil {
-					t.Fatalf("expired after %v: %v", took, w.cause)
+				at, cause := w.result()
+				took := at.Sub(began)
+				if c.expires == 0 && cause != nil {
+					t.Fatalf("expired after %v: %v", took, cause)
 				}
-				if c.expires > 0 && (w.cause == nil || took < c.expires || took > c.expires+c.within) {
-					t.Fatalf("expired after %v (%v), want %v", took, w.cause, c.expires)
+				if c.expires > 0 && (cause == nil || took < c.expires || took > c.expires+c.within) {
+					t.Fatalf("expired after %v (%v), want %v", took, cause, c.expires)
 				}
 			})
 		})
 	}
 }
 
+// pass lets time pass on the test's clock.
+func pass(d time.Duration) { <-time.After(d) }
+
 // every calls f so many times on the test's clock, unless the watch expires.
 func every(w *watched, period time.Duration, times int, f func()) {
-	for i := 0; i < times && w.cause == nil; i++ {
-		time.Sleep(period)
+	for range times {
+		if _, cause := w.result(); cause != nil {
+			return
+		}
+		pass(period)
 		f()
 	}
 }
@@ -271,7 +293,7 @@ func TestWire(t *testing.T) {
 	if err := far.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Read(make([]byte, 1)); err != io.EOF {
+	if _, err := w.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Fatal(err)
 	}
 	first := w.ended()

@@ -8,8 +8,8 @@ import (
 	"path"
 )
 
-// listBound is how many bytes the answer to one List may have: about a million names.
-const listBound = 256 << 20
+// listBound is how many bytes the answer to one List may have: over a hundred thousand names.
+const listBound = 32 << 20
 
 func (s *sftpStore) Read(ctx context.Context, name string, max int64) (data []byte, err error) {
 	err = s.look(ctx, "read", name, max, func(c *conn) error {
@@ -84,7 +84,7 @@ func (s *sftpStore) Remove(_ context.Context, name string) error {
 }
 
 func (s *sftpStore) space(ctx context.Context) (free, total uint64, err error) {
-	err = s.with(ctx, "ask for space", s.place.path, 0, func(_ context.Context, c *conn) error {
+	err = s.with(ctx, "ask for space", "", 0, func(_ context.Context, c *conn) error {
 		if !c.canStatVFS {
 			return fmt.Errorf("%w: statvfs@openssh.com", ErrLacks)
 		}

@@ -46,12 +46,14 @@ func (s *sftpStore) dial(ctx context.Context) (*conn, error) {
 		w.fail(err)
 	}
 	c, err := s.handshake(w, auth, pins)
-	if err == nil {
-		err = tcp.SetDeadline(time.Time{})
-	}
 	if err != nil {
 		w.fail(err)
 		return nil, err
+	}
+	if err := tcp.SetDeadline(time.Time{}); err != nil {
+		w.fail(err) // it ended this very moment
+		c.close()
+		return nil, fmt.Errorf("%w: %w", ErrTemporary, err)
 	}
 	return c, nil
 }

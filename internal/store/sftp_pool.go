@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path"
 	"slices"
 	"sync"
 	"time"
@@ -69,7 +70,7 @@ func (s *sftpStore) with(ctx context.Context, verb, name string, size int64, f f
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%s %s at %s: %w", verb, name, s.place.addr(), err)
+	return fmt.Errorf("%s %s at %s: %w", verb, path.Join(s.place.path, name), s.place.addr(), err)
 }
 
 // begin waits for a token and runs f with a context that ends with the store too.

@@ -172,6 +172,9 @@ func (a *answers) Read(b []byte) (int, error) {
 	if n > 0 {
 		a.w.progress()
 	}
+	if err != nil {
+		a.fail(err) // sftp-server has ended, though SSH may live on
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.left -= int64(n); a.on && a.left < 0 {

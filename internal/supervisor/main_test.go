@@ -82,7 +82,9 @@ func runChild(name, dir, how string) int {
 		return 1
 	}
 	if name == "mount" {
-		fmt.Fprintln(os.NewFile(ReadyFD, "ready"), "mounted")
+		if _, err := fmt.Fprintln(os.NewFile(ReadyFD, "ready"), "mounted"); err != nil {
+			return 1
+		}
 	}
 	for {
 		select {

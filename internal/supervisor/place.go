@@ -112,20 +112,17 @@ func checkPaths(source, mountPoint string) error {
 
 // awaitEnd returns what lies at path, after patience where it is a living slipway mount.
 func awaitEnd(ctx context.Context, path string, patience time.Duration) (condition, error) {
-	deadline := time.NewTimer(patience)
-	defer deadline.Stop()
+	began := time.Now()
 	again := time.NewTicker(20 * time.Millisecond)
 	defer again.Stop()
 	for {
 		c, err := inspect(path)
-		if err != nil || c != alive {
+		if err != nil || c != alive || time.Since(began) >= patience {
 			return c, err
 		}
 		select {
 		case <-ctx.Done():
 			return c, ctx.Err()
-		case <-deadline.C:
-			return c, nil
 		case <-again.C:
 		}
 	}

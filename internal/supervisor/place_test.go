@@ -16,7 +16,29 @@ import (
 // dirs makes a source with a file and a directory in it, and an empty mount point.
 func dirs(t *testing.T) (source, mountPoint string) {
 	t.Helper()
-	root := t.TempDir()
+	return dirsBelow(t, t.TempDir())
+}
+
+// sharedDisk is a file system of its own whose mounts spread to every mount namespace, as is usual under systemd.
+func sharedDisk(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := unix.Mount("", dir, "", unix.MS_SHARED, ""); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func dirsBelow(t *testing.T, root string) (source, mountPoint string) {
+	t.Helper()
 	source, mountPoint = filepath.Join(root, "projects data"), filepath.Join(root, "mnt")
 	for _, dir := range []string{source, mountPoint, filepath.Join(source, "src")} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
@@ -45,7 +67,7 @@ func listing(t *testing.T, p *place) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	names, err := f.Readdirnames(-1)
 	if err != nil {
 		t.Fatal(err)
@@ -147,7 +169,7 @@ func TestSilentMount(t *testing.T) {
 // TestBeneathDeadMount: the source is opened, with the mounts below it, while everybody else goes on seeing the dead mount.
 func TestBeneathDeadMount(t *testing.T) {
 	for _, inPlace := range []bool{true, false} {
-		source, mountPoint := dirs(t)
+		source, mountPoint := dirsBelow(t, sharedDisk(t))
 		if inPlace {
 			mountPoint = source
 		}
@@ -209,7 +231,7 @@ func watchExposure(t *testing.T, path string, f func() *place) (p *place) {
 			}
 			var st unix.Statfs_t
 			if err := unix.Statfs(path, &st); !errors.Is(err, unix.ENOTCONN) {
-				return fmt.Errorf("%s answers with %v, type %x", path, err, st.Type)
+				return fmt.Errorf("%s does not answer as a dead mount: type %x (%w)", path, st.Type, err)
 			}
 		}
 	})
@@ -256,18 +278,23 @@ func TestInsideSlipwayMount(t *testing.T) {
 	}
 }
 
-// TestTopAt: a mount put beneath another comes later in the table and is not on top.
+// TestTopAt: a mount put beneath another comes later in the table and is not on top, one put over another is.
 func TestTopAt(t *testing.T) {
-	all := parseMounts("21 1 8:1 / / rw - ext4 /dev/vda rw\n" +
-		"40 50 0:41 / /srv/projects rw - fuse.slipway projects rw\n" +
-		"50 21 0:42 / /srv/projects rw - fuse.slipway projects rw\n")
-	if top, ok := topAt(all, "/srv/projects"); !ok || top.id != 40 {
-		t.Errorf("%+v", top)
-	}
-	if top, ok := topAt(all, "/"); !ok || top.id != 21 {
-		t.Errorf("%+v", top)
-	}
-	if _, ok := topAt(all, "/srv"); ok {
-		t.Error("a mount where there is none")
+	const root = "21 1 8:1 / / rw - ext4 /dev/vda rw\n"
+	for text, want := range map[string]int{
+		"40 50 0:41 / /srv/projects rw - fuse.slipway projects rw\n50 21 0:42 / /srv/projects rw - fuse.slipway projects rw\n": 40,
+		"40 21 0:41 / /srv/projects rw - fuse.slipway projects rw\n50 40 0:42 / /srv/projects rw - fuse.slipway projects rw\n": 50,
+		"40 21 0:41 / /srv/projects rw - fuse.slipway projects rw\n50 21 0:42 / /srv/projects2 rw - ext4 /dev/vdb rw\n":        40,
+	} {
+		all := parseMounts(root + text)
+		if top, ok := topAt(all, "/srv/projects"); !ok || top.id != want {
+			t.Errorf("%q: %+v", text, top)
+		}
+		if top, ok := topAt(all, "/"); !ok || top.id != 21 {
+			t.Errorf("/: %+v", top)
+		}
+		if _, ok := topAt(all, "/srv"); ok {
+			t.Error("a mount where there is none")
+		}
 	}
 }

@@ -248,6 +248,38 @@ func TestSpoolerEndsLast(t *testing.T) {
 	}
 }
 
+// TestAfterCrash: where a dead mount lies over the source the children get the directory beneath, at each start; and as the fake
+// ones do not replace the dead mount, it is taken away when they are asked to end.
+func TestAfterCrash(t *testing.T) {
+	s := newSetting(t, "serve", "serve")
+	m := newFakeMount(t, s.SourceDir)
+	m.die(t)
+	stop, _ := run(t, s)
+	mounts, _ := awaitLives(t, s, 1)
+	killAll(t, mounts)
+	mounts, spoolers := awaitLives(t, s, 1)
+	eventually(t, time.Second, "the mount process is there again", func() bool {
+		mounts = lives(t, s.notes, "mount")
+		return len(mounts) == 2
+	})
+	for _, all := range []map[int]life{mounts, spoolers} {
+		for pid, l := range all {
+			if fmt.Sprint(l.Source) != "[main.go]" {
+				t.Errorf("%d sees %q in the source", pid, l.Source)
+			}
+		}
+	}
+	if c, err := inspect(s.SourceDir); c != dead || err != nil {
+		t.Errorf("while it runs: %v, %v", c, err)
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(s.SourceDir, "main.go")); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestBusy(t *testing.T) {
 	s := newSetting(t, "serve", "serve")
 	stop, _ := run(t, s)

@@ -12,7 +12,7 @@ import (
 	"slipway/internal/config"
 )
 
-// ErrOutside: the path does not lie in the volume.
+// ErrOutside says that a path does not lie in the volume.
 var ErrOutside = errors.New("path lies outside the volume")
 
 // Of returns a path relative to the volume: given as seen in the mount or in the source, absolute or from the working

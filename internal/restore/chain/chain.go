@@ -110,17 +110,27 @@ func (l *Line) list(ctx context.Context) ([]Slot, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	bad := 0
+	for i, err := range failed {
+		if err != nil {
+			bad++
+			l.fault(i, "batches", err)
+		}
+	}
+	if bad == len(found) {
+		return nil, fmt.Errorf("list batches: %w", errors.Join(failed...))
+	}
+	return merge(found), nil
+}
+
+// merge makes one list of what the stores list, and notes which of them have each batch.
+func merge(found [][]Slot) []Slot {
 	type id struct {
 		e           batch.Epoch
 		first, last batch.Seq
 	}
 	merged := make(map[id]*Slot)
-	bad := 0
 	for i := range found {
-		if failed[i] != nil {
-			bad++
-			l.fault(i, "batches", failed[i])
-		}
 		for _, s := range found[i] {
 			k := id{s.Epoch, s.First, s.Last}
 			if merged[k] == nil {
@@ -130,15 +140,12 @@ func (l *Line) list(ctx context.Context) ([]Slot, error) {
 			merged[k].Size = max(merged[k].Size, s.Size)
 		}
 	}
-	if bad == len(found) {
-		return nil, fmt.Errorf("list batches: %w", errors.Join(failed...))
-	}
 	all := make([]Slot, 0, len(merged))
 	for _, s := range merged {
 		all = append(all, *s)
 	}
 	slices.SortFunc(all, compareSlots)
-	return all, nil
+	return all
 }
 
 // compareSlots orders by epoch and last sequence; of those that end together the one that was sealed so comes last, behind

@@ -126,7 +126,7 @@ func (v *verifier) collect(ctx context.Context, h *holding, b *held, body *batch
 			add(c.Lists)
 			for k := range c.Lists {
 				pieces, err := v.list(ctx, h, &c.Lists[k])
-				if err != nil && !(v.opt.MayEvict[h.store.Name] && errors.Is(err, store.ErrNotExist)) {
+				if err != nil && (!v.opt.MayEvict[h.store.Name] || !errors.Is(err, store.ErrNotExist)) {
 					v.find(h.store, b.slot.Path(), fmt.Errorf("list of inode %d: %w", body.Inodes[i].ID, err))
 				}
 				add(pieces)

@@ -22,7 +22,7 @@ import (
 	"slipway/internal/store"
 )
 
-// ErrNothing: there is nothing to verify.
+// ErrNothing means that a store holds no batch.
 var ErrNothing = errors.New("nothing to verify")
 
 // Options of a verification.

@@ -1,0 +1,111 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"slipway/internal/batch"
+	"slipway/internal/keys"
+	"slipway/internal/state"
+)
+
+// node makes everything that a primary's configuration names on this machine.
+func node(t *testing.T) (c *Config, dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	for _, name := range []string{"src", "mnt", "state"} {
+		if err := os.Mkdir(at(name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := keys.NewSecret(state.Dir(at("state")).Secret())
+	err = errors.Join(err, keys.NewNodeKey(state.Dir(at("state")).NodeKey(), "alpha"),
+		state.Dir(at("state")).WriteVolume(state.Volume{Name: "projects", ID: batch.NewVolumeID()}),
+		os.WriteFile(at("ssh"), []byte("key"), 0o600), os.WriteFile(at("known_hosts"), nil, 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err = Parse("p.yml", fmt.Appendf(nil, "volume: projects\nnode: alpha\nsource: %[1]s/src\nmount: %[1]s/mnt\nstate: %[1]s/state\n"+
+		"recipients: ["+recipient+"]\ncache: {url: \"sftp://a@cache1/data\"}\nssh: {key: %[1]s/ssh, known_hosts: %[1]s/known_hosts}\n", dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, dir
+}
+
+func TestCheck(t *testing.T) {
+	c, _ := node(t)
+	if err := errors.Join(c.Check(), c.CheckKeys()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestCheckFinds spoils one thing on the machine each.
+func TestCheckFinds(t *testing.T) {
+	for name, tt := range map[string]struct {
+		spoil func(at func(string) string) error
+		want  string
+		keys  bool // found by CheckKeys too
+	}{
+		"no source":        {func(at func(string) string) error { return os.Remove(at("src")) }, "p.yml:3:9: source: stat ", false},
+		"source is a file": {func(at func(string) string) error { return refile(at("src")) }, "is not a directory", false},
+		"no mount point":   {func(at func(string) string) error { return os.Remove(at("mnt")) }, "fix: make it: mkdir ", false},
+		"no key":           {func(at func(string) string) error { return os.Remove(at("ssh")) }, "p.yml:8:12: ssh.key: ", true},
+		"key for all":      {func(at func(string) string) error { return os.Chmod(at("ssh"), 0o644) }, "fix: chmod 600 ", true},
+		"key is a directory": {func(at func(string) string) error {
+			return errors.Join(os.Remove(at("ssh")), os.Mkdir(at("ssh"), 0o700))
+		}, "ssh.key: ", true},
+		"no pins":        {func(at func(string) string) error { return os.Remove(at("known_hosts")) }, "ssh-keyscan", true},
+		"no volume":      {func(at func(string) string) error { return os.Remove(at("state/volume.json")) }, "fix: run `slipway init`", true},
+		"no secret":      {func(at func(string) string) error { return os.Remove(at("state/volume.secret")) }, "cannot go on without it", true},
+		"no node key":    {func(at func(string) string) error { return os.Remove(at("state/node.key")) }, "cannot go on without it", true},
+		"secret for all": {func(at func(string) string) error { return os.Chmod(at("state/volume.secret"), 0o640) }, "fix: chmod 600 ", true},
+		"other volume": {func(at func(string) string) error {
+			return errors.Join(os.Remove(at("state/volume.json")), state.Dir(at("state")).WriteVolume(state.Volume{Name: "other"}))
+		}, `belongs to volume "other"`, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, dir := node(t)
+			if err := tt.spoil(func(name string) string { return filepath.Join(dir, name) }); err != nil {
+				t.Fatal(err)
+			}
+			err := c.Check()
+			var faults *Faults
+			if !errors.As(err, &faults) || len(faults.Found) != 1 || !strings.Contains(err.Error(), tt.want) || faults.Found[0].Line == 0 {
+				t.Errorf("want %q in: %v", tt.want, err)
+			}
+			if err := c.CheckKeys(); (err != nil) != tt.keys {
+				t.Errorf("CheckKeys: %v", err)
+			}
+		})
+	}
+}
+
+func refile(path string) error {
+	return errors.Join(os.Remove(path), os.WriteFile(path, nil, 0o600))
+}
+
+func TestCheckCache(t *testing.T) {
+	dir := t.TempDir()
+	c, err := Parse("c.yml", fmt.Appendf(nil, "node: cache1\nstore: %s/store\nstate: %s/state\nship: {}\n", dir, dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Check(); err == nil || !strings.Contains(err.Error(), "c.yml:2:8: store: ") {
+		t.Error(err)
+	}
+	if err := os.Mkdir(dir+"/store", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Check(); err != nil {
+		t.Error(err)
+	}
+	if c.Cache.Ship.Copies != 0 {
+		t.Error("copies are asked for where there is no backup host")
+	}
+}

@@ -1,0 +1,272 @@
+package render
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+	"pgregory.net/rapid"
+
+	"slipway/internal/control"
+	"slipway/internal/restore/verify"
+)
+
+func TestName(t *testing.T) {
+	for in, want := range map[string]string{
+		"plain": "plain", "with blank": "with blank", "ü": "ü", "a\nb": `"a\nb"`, "\xff": `"\xff"`, "\x1b[31m": `"\x1b[31m"`, `"q"`: `"\"q\""`, "": "",
+		"\u202egnp": `"\u202egnp"`,
+	} {
+		if got := Name(in); got != want {
+			t.Errorf("%q: %s, want %s", in, got, want)
+		}
+	}
+}
+
+// TestNamesAreHarmless: whatever a file is called, what is printed is plain text, and no two names are printed alike.
+func TestNamesAreHarmless(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := string(rapid.SliceOf(rapid.Byte()).Draw(t, "a")), string(rapid.SliceOf(rapid.Byte()).Draw(t, "b"))
+		got := Name(a)
+		if !utf8.ValidString(got) || strings.ContainsFunc(got, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			t.Fatalf("%q is printed as %q", a, got)
+		}
+		if a != b && got == Name(b) {
+			t.Fatalf("%q and %q are printed alike", a, b)
+		}
+	})
+}
+
+func sample() control.Status {
+	return control.Status{
+		Volume: "projects", Node: "alpha", Role: "primary", Epoch: 3, HeadBatch: 1204, Complete: true, Daemon: control.Running,
+		Pending: control.PendingStatus{Files: 3, Bytes: 1 << 20, OldestSeconds: 2}, Spool: control.SpoolStatus{Bytes: 12 << 30, Cap: 50 << 30},
+		Stores: []control.StoreStatus{
+			{Name: "alpha", Kind: "own", Batch: 1204, State: "ok"},
+			{Name: "bravo", Kind: "replica", Batch: 1204, State: "ok"},
+			{Name: "cache1", Kind: "cache", Batch: 1204, State: "sending"},
+			{Name: "vault1", Kind: "backup", Batch: 1203, LagBatches: 1, LagSeconds: 3, State: "ok"},
+			{Name: "vault2", Kind: "backup", Batch: 1000, LagBatches: 204, LagSeconds: 840, State: "down", Error: "connection refused"},
+		},
+		Warnings: []string{"one recipient only"},
+	}
+}
+
+func TestStatusScreen(t *testing.T) {
+	var b bytes.Buffer
+	if err := Status(&b, []control.Status{sample()}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	want := `projects  primary alpha, epoch 3, head batch 1204
+
+pending           → alpha (own)       → bravo (replica)  → cache1 (cache)  → vault1 (backup)
+3 files, 1.0 MiB    batch 1204          batch 1204         batch 1204        batch 1203, 1 behind, 3s
+oldest 2s           12 GiB of 50 GiB    ok                 sending           ok
+                    ok                                                       vault2 (backup)
+                                                                             batch 1000, 204 behind, 14m
+                                                                             down
+vault2: connection refused
+warning: one recipient only
+`
+	if d := cmp.Diff(want, b.String()); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestStatusOfOthers(t *testing.T) {
+	now := time.Now()
+	stale, adopting, cache := sample(), sample(), sample()
+	stale.Daemon, stale.At, stale.Stale = control.Dead, now.Add(-3*time.Minute), true
+	adopting.Complete, adopting.Waiting = false, "adoption: 7 directories"
+	cache.Role, cache.Node, cache.Complete = "cache", "cache1", false
+	var b bytes.Buffer
+	if err := Status(&b, []control.Status{stale, adopting, cache}, now); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"the daemon is dead; its last answer is 3m old", "head batch 1204, incomplete: adoption: 7 directories\n", "cache cache1, epoch 3, head batch 1204, incomplete\n",
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in:\n%s", want, b.String())
+		}
+	}
+	if n := strings.Count(b.String(), "pending"); n != 2 {
+		t.Errorf("pending stands there %d times; a cache host has none", n)
+	}
+}
+
+// terminal is a pseudo-terminal: what is written to tty is read from the other side.
+func terminal(t *testing.T, write func(tty *os.File)) string {
+	t.Helper()
+	ptmx, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ptmx.Close() }()
+	if err := unix.IoctlSetPointerInt(int(ptmx.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	n, err := unix.IoctlGetInt(int(ptmx.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.IoctlSetWinsize(int(ptmx.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 40, Col: 120}); err != nil {
+		t.Fatal(err)
+	}
+	tty, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var seen bytes.Buffer
+	var g errgroup.Group
+	g.Go(func() error { _, err := io.Copy(&seen, ptmx); return err }) // ends with EIO when the last writer has gone
+	write(tty)
+	if err := tty.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_ = g.Wait()
+	return seen.String()
+}
+
+func TestColour(t *testing.T) {
+	screen := func(tty *os.File) {
+		if err := Status(tty, []control.Status{sample()}, time.Now()); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Setenv("NO_COLOR", "")
+	if got := terminal(t, screen); !strings.Contains(got, "\x1b[31m") || !strings.Contains(got, "\x1b[0m") {
+		t.Errorf("no colour on a terminal: %q", got)
+	}
+	t.Setenv("NO_COLOR", "1")
+	if got := terminal(t, screen); strings.Contains(got, "\x1b") {
+		t.Errorf("colour although NO_COLOR is set: %q", got)
+	}
+}
+
+func TestProgress(t *testing.T) {
+	seen := terminal(t, func(tty *os.File) {
+		p := NewProgress(tty, "restore", true)
+		p.Set(1<<20, 4<<20)
+		p.Set(4<<20, 4<<20)
+		p.End()
+		p.Set(5, 5) // too late, and harmless
+		p.End()
+	})
+	if !strings.Contains(seen, "restore") || !strings.Contains(seen, "4.0 MiB") || !strings.Contains(seen, "100 %") {
+		t.Errorf("%q", seen)
+	}
+	unfinished := terminal(t, func(tty *os.File) {
+		p := NewProgress(tty, "verify", false)
+		p.Set(1, 4)
+		p.End()
+	})
+	if !strings.Contains(unfinished, "1 / 4") {
+		t.Errorf("%q", unfinished)
+	}
+	var b bytes.Buffer
+	p := NewProgress(&b, "restore", true)
+	p.Set(1, 2)
+	p.End()
+	if b.Len() > 0 {
+		t.Errorf("%q is written where there is no terminal", b.String())
+	}
+}
+
+func TestFollow(t *testing.T) {
+	fault := errors.New("fault")
+	var b bytes.Buffer
+	asked := false
+	err := NewProgress(&b, "ship", true).Follow(t.Context(), func(context.Context) error { return fault }, func() int64 { asked = true; return 1 })
+	if !errors.Is(err, fault) || asked {
+		t.Errorf("%v, asked %v", err, asked)
+	}
+	seen := terminal(t, func(tty *os.File) {
+		looks := make(chan int64, 3)
+		looks <- 300
+		looks <- 100
+		looks <- 0
+		done := make(chan struct{})
+		err := NewProgress(tty, "ship", false).Follow(t.Context(), func(context.Context) error { <-done; return fault }, func() int64 {
+			n := <-looks
+			if n == 0 {
+				close(done)
+			}
+			return n
+		})
+		if !errors.Is(err, fault) {
+			t.Error(err)
+		}
+	})
+	if !strings.Contains(seen, "ship") || !strings.Contains(seen, "/ 300") {
+		t.Errorf("%q", seen)
+	}
+}
+
+// failing is a writer that is full.
+type failing struct{}
+
+func (failing) Write([]byte) (int, error) { return 0, unix.ENOSPC }
+
+// TestFullOutput: a result that cannot be written is an error, not a success.
+func TestFullOutput(t *testing.T) {
+	for name, err := range map[string]error{
+		"status":  Status(failing{}, []control.Status{sample()}, time.Now()),
+		"batches": Batches(failing{}, nil), "pending": Pending(failing{}, nil), "explained": Explained(failing{}, control.Explained{}),
+		"listing": Listing(failing{}, []control.ListRow{{}}), "verified": Verified{Report: new(verify.Report)}.Text(failing{}),
+		"JSON": JSON(failing{}, 1), "verified JSON": Verified{Report: new(verify.Report)}.JSON(failing{}),
+	} {
+		if !errors.Is(err, unix.ENOSPC) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestListing(t *testing.T) {
+	var b bytes.Buffer
+	at := time.Date(2026, 11, 23, 10, 0, 0, 0, time.Local)
+	err := Listing(&b, []control.ListRow{
+		{Path: "a", Type: "file", Mode: 0o640, UID: 1, GID: 2, Size: 12345, Mtime: at, State: "unclean"}, {Path: "d", Type: "dir", Mode: 0o1777, Mtime: at},
+		{Path: "l", Type: "symlink", Mode: 0o777, Target: "x\ny", Mtime: at}, {Path: "p", Type: "fifo", Mode: 0o4700, Mtime: at},
+	})
+	want := `-rw-r-----  1:2  12345  2026-11-23 10:00:00  a            unclean
+drwxrwxrwt  0:0  0      2026-11-23 10:00:00  d
+lrwxrwxrwx  0:0  0      2026-11-23 10:00:00  l -> "x\ny"
+prws------  0:0  0      2026-11-23 10:00:00  p
+`
+	if d := cmp.Diff(want, b.String()); d != "" || err != nil {
+		t.Error(d, err)
+	}
+}
+
+func TestVerifiedKeys(t *testing.T) {
+	var b bytes.Buffer
+	v := Verified{"vault1", "projects", true, &verify.Report{Findings: []verify.Finding{{Store: "vault1", Object: "shards/x", Err: errors.New("gone")}}, Batches: 2}}
+	if err := v.JSON(&b); err != nil {
+		t.Fatal(err)
+	}
+	dec := json.NewDecoder(&b)
+	var finding, summary map[string]any
+	if err := errors.Join(dec.Decode(&finding), dec.Decode(&summary)); err != nil {
+		t.Fatal(err)
+	}
+	if finding["object"] != "shards/x" || finding["problem"] != "gone" || summary["findings"] != 1.0 || summary["batches"] != 2.0 {
+		t.Errorf("%v %v", finding, summary)
+	}
+	b.Reset()
+	v.Owner = "ssh-ed25519 AAAA"
+	if err := v.Text(&b); err != nil || !strings.Contains(b.String(), "vault1: shards/x: gone\nvault1: no owner's key was given") {
+		t.Errorf("%s %v", b.String(), err)
+	}
+}

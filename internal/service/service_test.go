@@ -1,0 +1,111 @@
+package service
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// systemd listens where NOTIFY_SOCKET says, as the init system does.
+func systemd(t *testing.T) *net.UnixConn {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "notify")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	t.Setenv("NOTIFY_SOCKET", path)
+	return conn
+}
+
+func next(t *testing.T, conn *net.UnixConn) string {
+	t.Helper()
+	if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 1000)
+	n, err := conn.Read(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(buf[:n])
+}
+
+func TestNotifications(t *testing.T) {
+	conn := systemd(t)
+	t.Setenv("WATCHDOG_USEC", "20000")
+	Ready()
+	if got := next(t, conn); got != "READY=1" {
+		t.Errorf("%q", got)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	fault := errors.New("fault")
+	err := Run(ctx, func(ctx context.Context) error {
+		for range 2 {
+			if got := next(t, conn); got != "WATCHDOG=1" {
+				t.Errorf("%q", got)
+			}
+		}
+		stop()
+		for {
+			if got := next(t, conn); got == "STOPPING=1" {
+				break
+			} else if got != "WATCHDOG=1" {
+				t.Errorf("%q", got)
+			}
+		}
+		if got := next(t, conn); got != "WATCHDOG=1" { // it is still alive while it ends
+			t.Errorf("%q", got)
+		}
+		return fault
+	})
+	if !errors.Is(err, fault) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestWithoutSystemd(t *testing.T) {
+	t.Setenv("NOTIFY_SOCKET", "")
+	t.Setenv("WATCHDOG_USEC", "soon")
+	Ready()
+	if err := Run(t.Context(), func(context.Context) error { return nil }); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLogger(t *testing.T) {
+	t.Setenv("JOURNAL_STREAM", "")
+	for level, want := range map[string]int{"": 1, "debug": 2, "error": 0, "nonsense": 1} {
+		t.Setenv("SLIPWAY_LOG_LEVEL", level)
+		var b bytes.Buffer
+		log := Logger(&b, "spooler")
+		log.Info("sealed", "batch", 4)
+		log.Debug("looked")
+		if n := strings.Count(b.String(), "\n"); n != want {
+			t.Errorf("level %q: %d lines, want %d", level, n, want)
+		}
+		if want > 0 && !strings.Contains(b.String(), "msg=sealed process=spooler batch=4") {
+			t.Errorf("%q", b.String())
+		}
+	}
+}
+
+func TestUnderJournald(t *testing.T) {
+	t.Setenv("JOURNAL_STREAM", "8:1")
+	var b bytes.Buffer
+	Logger(&b, "mount").Info("mounted", slog.Group("g", slog.Time("time", time.Unix(0, 0))))
+	if got := b.String(); strings.HasPrefix(got, "time=") || !strings.Contains(got, "g.time=") {
+		t.Errorf("journald adds the time itself: %q", got)
+	}
+}
