@@ -158,7 +158,7 @@ func spoolerCommand() *cobra.Command {
 				return err
 			}
 			debug.SetMemoryLimit(spoolerMemory)
-			s, err := spooler.New(spooler.Options{Config: c.Primary, Source: source, Log: service.Logger(os.Stderr, "spooler")})
+			s, err := spooler.New(spooler.Options{Config: c.Primary, Source: source, BatchInterval: c.Primary.BatchInterval, Log: service.Logger(os.Stderr, "spooler")})
 			if err != nil {
 				return err
 			}

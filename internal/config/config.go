@@ -55,6 +55,7 @@ type Primary struct {
 	Settle                             time.Duration // 200ms
 	MaxAge                             time.Duration // 5s
 	OpenInterval                       time.Duration // 30s
+	BatchInterval                      time.Duration // 1s: the shortest time between two batches
 	MinReplicas                        int
 	Allow                              bool // allow_other; default true as root
 }

@@ -17,7 +17,7 @@ const smallestSpool = 4 * shard.MaxSize
 // primary reads the configuration of a primary node.
 func (d *document) primary(root ast.Node) *Primary {
 	p := &Primary{
-		Settle: 200 * time.Millisecond, MaxAge: 5 * time.Second, OpenInterval: 30 * time.Second,
+		Settle: 200 * time.Millisecond, MaxAge: 5 * time.Second, OpenInterval: 30 * time.Second, BatchInterval: time.Second,
 		Allow: os.Geteuid() == 0,
 	}
 	object(
@@ -40,6 +40,7 @@ func (d *document) primary(root ast.Node) *Primary {
 		field{"settle", duration(&p.Settle, 0, time.Hour), ""},
 		field{"max_age", duration(&p.MaxAge, 10*time.Millisecond, 24*time.Hour), ""},
 		field{"open_interval", duration(&p.OpenInterval, time.Second, 24*time.Hour), ""},
+		field{"batch_interval", duration(&p.BatchInterval, time.Millisecond, time.Hour), ""},
 		field{"min_replicas", number(&p.MinReplicas, 0, 64), ""},
 		field{"allow_other", flag(&p.Allow), ""},
 	)(d, root, "")
