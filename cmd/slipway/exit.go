@@ -14,6 +14,7 @@ import (
 	"slipway/internal/config"
 	"slipway/internal/control"
 	"slipway/internal/durable"
+	"slipway/internal/keys"
 	"slipway/internal/store"
 	"slipway/internal/supervisor"
 )
@@ -49,7 +50,7 @@ func exitCode(err error) int {
 		return 0
 	case errors.As(err, &c):
 		return c.code
-	case errors.As(err, &faults) || errors.Is(err, access.ErrUsage) || errors.Is(err, supervisor.ErrPlace) || errors.Is(err, supervisor.ErrConfig):
+	case errors.As(err, &faults) || errors.Is(err, access.ErrUsage) || errors.Is(err, keys.ErrMode) || errors.Is(err, supervisor.ErrPlace) || errors.Is(err, supervisor.ErrConfig):
 		return exitUsage
 	case errors.Is(err, context.Canceled):
 		return exitSignal

@@ -76,10 +76,7 @@ func (w *partWriter) add(encode func([]byte) []byte) error {
 		return fmt.Errorf("%w: %d bytes, at most %d", errLineSize, len(w.line), MaxLine)
 	}
 	if !w.fits() {
-		for _, d := range w.fresh[before:] {
-			delete(w.numbers, d)
-		}
-		w.fresh = w.fresh[:before]
+		w.fresh = w.fresh[:before] // what only this line names is no object of the part that ends
 		if err := w.closePart(); err != nil {
 			return err
 		}

@@ -36,6 +36,10 @@ type Content struct {
 // MaxPieces is how many pieces a file may have before its list is itself cut into list chunks.
 const MaxPieces = 256
 
+// MaxHoles is how many holes a file may have. Whoever reads a file with more takes some of them for data, which is zeros and
+// compresses to nothing.
+const MaxHoles = 32768
+
 // Inode is a file's attributes and content: a state.
 type Inode struct {
 	ID      FileID
@@ -158,6 +162,9 @@ func (c *Content) check(outer bool) error {
 
 // dataSize is the size without the holes, which have to be in order and inside.
 func (c *Content) dataSize() (int64, error) {
+	if len(c.Holes) > MaxHoles {
+		return 0, wrong("%d holes, at most %d", len(c.Holes), MaxHoles)
+	}
 	data, end := c.Size, int64(0)
 	for _, h := range c.Holes {
 		if h.Offset < end || h.Len < 1 || h.Len > c.Size || h.Offset > c.Size-h.Len {
