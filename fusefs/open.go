@@ -177,7 +177,7 @@ func clearDirect(fd int) {
 }
 
 // Release ends a handle. It is not the end of writing: a mapping may live on, and with passthrough its stores come by no way
-// that leads through here (pitfalls: the file stays unsettled until a lease says that nobody has it).
+// that leads through here: the file stays unsettled until a lease says that nobody has it.
 func (f *filesystem) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	if h := f.handles.remove(in.Fh); h != nil {
 		f.recordRelease(h)
