@@ -94,7 +94,7 @@ func (l *load) run(ctx context.Context, dir string, r *rand.Rand) error {
 
 func (l *load) step(dir string, i int, r *rand.Rand) error {
 	sub := filepath.Join(dir, fmt.Sprintf("d%d", r.IntN(8)))
-	if err := os.MkdirAll(sub, 0o755); err != nil {
+	if err := os.Mkdir(sub, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	name := filepath.Join(sub, fmt.Sprintf("f%d", r.IntN(200)))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -142,6 +143,26 @@ func sendSignal(ts *testscript.TestScript, _ bool, args []string) {
 	pid, err := strconv.Atoi(strings.TrimSpace(ts.ReadFile(args[1])))
 	ts.Check(err)
 	ts.Check(unix.Kill(pid, unix.SignalNum(args[0])))
+	deadline := time.After(10 * time.Second)
+	for args[0] == "SIGSTOP" && !stopped(pid) {
+		select {
+		case <-deadline:
+			ts.Fatalf("process %d does not stop", pid)
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// stopped tells whether every thread of a process has stopped.
+func stopped(pid int) bool {
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	for _, path := range threads {
+		stat, err := os.ReadFile(path)
+		if err == nil && !strings.HasPrefix(string(stat[bytes.LastIndexByte(stat, ')')+1:]), " T") {
+			return false
+		}
+	}
+	return len(threads) > 0
 }
 
 // sameTree is "sametree A B": equal names, types, modes, times and content.

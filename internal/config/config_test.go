@@ -42,6 +42,7 @@ max_age: 10s
 open_interval: 1m
 min_replicas: 1
 allow_other: false
+batch_interval: 500ms
 `
 
 const cacheYAML = `node: cache1
@@ -79,7 +80,7 @@ func TestPrimary(t *testing.T) {
 		Backups:    []Store{{Name: "vault1", URL: "sftp://slipway-projects@vault1/data", Connections: 2}},
 		SSH:        SSH{Key: "/etc/slipway/keys/ssh", KnownHosts: "/etc/slipway/known_hosts"},
 		Exclude:    []string{"*.tmp", "/scratch/"}, ExcludeLines: []int{17, 18},
-		Copies: 2, Settle: 300 * time.Millisecond, MaxAge: 10 * time.Second, OpenInterval: time.Minute, MinReplicas: 1,
+		Copies: 2, Settle: 300 * time.Millisecond, MaxAge: 10 * time.Second, OpenInterval: time.Minute, MinReplicas: 1, BatchInterval: 500 * time.Millisecond,
 	}
 	if d := cmp.Diff(want, c.Primary); d != "" {
 		t.Error(d)
@@ -100,7 +101,7 @@ func TestPrimaryDefaults(t *testing.T) {
 	if p.State != "/var/lib/slipway/projects" || p.Spool.Dir != p.State+"/spool" || p.Spool.Cap < smallestSpool {
 		t.Errorf("state %q, spool %+v", p.State, p.Spool)
 	}
-	if p.Settle != 200*time.Millisecond || p.MaxAge != 5*time.Second || p.OpenInterval != 30*time.Second || p.Allow != (os.Geteuid() == 0) {
+	if p.Settle != 200*time.Millisecond || p.MaxAge != 5*time.Second || p.OpenInterval != 30*time.Second || p.BatchInterval != time.Second || p.Allow != (os.Geteuid() == 0) {
 		t.Errorf("settle %v, max_age %v, open_interval %v, allow_other %v", p.Settle, p.MaxAge, p.OpenInterval, p.Allow)
 	}
 	if p.Cache.Name != "cache" || p.Replicas[0].Name != "replica1" || p.Backups[0].Name != "backup1" {

@@ -296,6 +296,10 @@ func TestStoppedDaemon(t *testing.T) {
 	if err := cmd.Process.Signal(unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	var status unix.WaitStatus // the signal has been sent; now wait until every thread has stopped
+	if _, err := unix.Wait4(cmd.Process.Pid, &status, unix.WUNTRACED, nil); err != nil || !status.Stopped() {
+		t.Fatal(status, err)
+	}
 	began := time.Now()
 	if _, err := Dial(state); !errors.Is(err, ErrSilent) {
 		t.Errorf("dial: %v", err)

@@ -3,10 +3,14 @@ package control
 import (
 	"context"
 	"errors"
+	"net/http"
 	"testing"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"slipway/internal/durable"
+	"slipway/internal/state"
 )
 
 func TestWaitGoesOn(t *testing.T) {
@@ -107,5 +111,48 @@ func TestWaitEnds(t *testing.T) {
 	f.barrier = func(Barrier) (Barrier, error) { return Barrier{}, errors.New("no such path") }
 	if _, err := Wait(t.Context(), state, Goal{Stage: Sealed}, func(Barrier) {}); err == nil || errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a refusal: %v", err)
+	}
+}
+
+// TestWaitForSupervised: where a supervisor holds the state directory its daemon is on its way, and is waited for.
+func TestWaitForSupervised(t *testing.T) {
+	dir := t.TempDir()
+	lock, err := durable.Lock(state.Dir(dir).Lock())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = lock.Close() }()
+	var waiter errgroup.Group
+	asked := make(chan struct{}, 1000)
+	waiter.Go(func() error {
+		_, err := Wait(t.Context(), dir, Goal{Stage: Sealed}, func(Barrier) { asked <- struct{}{} })
+		return err
+	})
+	<-asked
+	<-asked
+	serve(t, dir, &fake{barrier: func(b Barrier) (Barrier, error) {
+		b.Mark, b.Sealed, b.Stage = "m1", true, "sealed"
+		return b, nil
+	}})
+	if err := waiter.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestWaitOverCutAnswer: a daemon that dies in the middle of its answer is asked again.
+func TestWaitOverCutAnswer(t *testing.T) {
+	state := t.TempDir()
+	n := 0
+	serve(t, state, &fake{barrier: func(b Barrier) (Barrier, error) {
+		switch n++; n {
+		case 1:
+			return Barrier{Mark: "m1"}, nil
+		case 2:
+			panic(http.ErrAbortHandler) // the connection is cut behind the header
+		}
+		return Barrier{Mark: "m1", Sealed: true, Stage: "sealed"}, nil
+	}})
+	if _, err := Wait(t.Context(), state, Goal{Stage: Sealed}, func(Barrier) {}); err != nil || n != 3 {
+		t.Errorf("%v after %d questions", err, n)
 	}
 }
