@@ -134,7 +134,8 @@ func (s *Shipper) beginLower(ctx context.Context, v *volume, p *intake.Chain) er
 	return nil
 }
 
-// accept makes a checked batch part of the chain. From here on it may be shipped; the acks follow with the next flush.
+// accept makes a checked batch part of the chain. From here on it may be shipped; the acks follow with the next flush, which is
+// commit point 5. Dying before that leaves the batch to be checked again.
 func (s *Shipper) accept(v *volume, p *intake.Chain, a *intake.Arrival) error {
 	env := &a.Batch.Envelope
 	if err := s.welcome(v, p, a); err != nil {

@@ -319,6 +319,36 @@ func TestLostState(t *testing.T) {
 	}
 }
 
+// TestAcksNeverGoBackOnTheWay: a shipper without its state is ended anywhere in its first pass.
+func TestAcksNeverGoBackOnTheWay(t *testing.T) {
+	c := newCacheHost(t)
+	p := newPrimary(t, "projects")
+	for range 5 {
+		p.put(c.store, p.seal([]int{100}, nil))
+	}
+	c.mustOnce()
+	for n := 1; ; n++ {
+		must(t, os.RemoveAll(filepath.Join(c.cfg.State, "volumes")))
+		s := c.start()
+		ctx, cancel := context.WithCancel(context.Background())
+		calls := 0
+		now := time.Now()
+		s.now = func() time.Time {
+			if calls++; calls == n {
+				cancel()
+			}
+			return now.Add(time.Duration(calls) * time.Minute) // so that the acks are due all the time
+		}
+		s.discover(ctx)
+		_, err := s.arrive(ctx, s.volumes["projects"])
+		cancel()
+		c.wantHead("projects", "cache1", 5)
+		if err == nil {
+			return
+		}
+	}
+}
+
 func TestDamagedState(t *testing.T) {
 	c := newCacheHost(t, "vault1")
 	p := newPrimary(t, "projects")

@@ -3,7 +3,7 @@ package shipper
 import (
 	"context"
 	"errors"
-	"fmt"
+	"io/fs"
 	"log/slog"
 	"slices"
 	"sync/atomic"
@@ -258,7 +258,7 @@ func (c *cursor) failed(ctx context.Context, err error) State {
 
 // needsOperator tells a host that is not what it should be from one that is away.
 func needsOperator(err error) bool {
-	for _, class := range []error{store.ErrHostKey, store.ErrAuth, store.ErrDiffers, errOtherVolume, errFork} {
+	for _, class := range []error{store.ErrHostKey, store.ErrAuth, store.ErrDiffers, fs.ErrPermission, errOtherVolume, errFork} {
 		if errors.Is(err, class) {
 			return true
 		}
@@ -281,45 +281,4 @@ func (c *cursor) flush(ctx context.Context) {
 	if err := c.s.flush(ctx, c.v); err != nil {
 		c.s.log.Error("write acks", "volume", c.v.name, "error", err)
 	}
-}
-
-// Report is a copy of where a cursor stands.
-type Report struct {
-	Volume, Host, URL string
-	State             State
-	Since             time.Time
-	Head              batch.Seq
-	Epoch             batch.Epoch
-	Verified          batch.Seq
-	Until             time.Time // when a host that did not answer is tried again
-	Err               error
-	Full              bool
-	Damage            string
-	Sent              int64 // bytes of the present batch
-	LagBatches        int64
-	LagSince          time.Time // when the oldest batch that the host lacks arrived
-	Weak              []string
-	Skew              time.Duration
-}
-
-// Report says where the cursor stands.
-func (c *cursor) Report() Report {
-	c.v.mu.Lock()
-	defer c.v.mu.Unlock()
-	return c.reportLocked()
-}
-
-func (c *cursor) reportLocked() Report {
-	r := Report{
-		Volume: c.v.name, Host: c.h.name, URL: c.h.url, State: c.state, Since: c.since, Head: c.acks.Head, Epoch: c.acks.Epoch,
-		Verified: c.acks.Verified, Until: c.until, Err: c.err, Full: c.full, Damage: c.damage, Sent: c.sent.Load(),
-		Weak: c.weak, Skew: c.skew, LagBatches: max(0, int64(c.v.acks.Head)-int64(c.acks.Head)),
-	}
-	if r.Err == nil && c.acks.Error != "" {
-		r.Err = fmt.Errorf("%s", c.acks.Error) // from before the restart
-	}
-	if queue := c.queueLocked(); len(queue) > 0 {
-		r.LagSince = time.Unix(0, queue[0].received)
-	}
-	return r
 }

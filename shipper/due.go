@@ -51,19 +51,15 @@ func (c *cursor) decideLocked(now time.Time) decision {
 			due, _, _ := Due(cond, c.about(facts, queue[k], i), now)
 			return !due
 		})
-		if n == 0 {
-			continue
+		if n > 0 && queue[n-1].seq > d.upTo {
+			d.upTo = queue[n-1].seq
+			_, d.reason, _ = Due(cond, c.about(facts, queue[n-1], i), now)
 		}
-		last := queue[n-1]
-		if last.seq > d.upTo {
-			d.upTo = last.seq
-			_, d.reason, _ = Due(cond, c.about(facts, last, i), now)
+		if n > 0 {
+			c.begun[i] = max(c.begun[i], queue[n-1].seq)
 		}
-		c.begun[i] = max(c.begun[i], last.seq)
 	}
-	if d.upTo < queue[len(queue)-1].seq {
-		d.waits = true
-	}
+	d.waits = d.upTo < queue[len(queue)-1].seq
 	if d.upTo == 0 {
 		d.reason, d.next = c.waitsForLocked(facts, queue[0], now)
 	}

@@ -74,6 +74,55 @@ func TestKeep(t *testing.T) {
 	}
 }
 
+// TestKeepsWhatAHostMayHaveLost: that a host had everything once is no reason to evict before it has said so again.
+func TestKeepsWhatAHostMayHaveLost(t *testing.T) {
+	c := newCacheHost(t, "vault1", "vault2")
+	p := newPrimary(t, "projects")
+	b := p.seal([]int{1000}, nil)
+	p.put(c.store, b)
+	c.mustOnce()
+	for name, h := range c.hosts {
+		must(t, os.RemoveAll(filepath.Join(h.dir, "projects")))
+		h.setFault(store.ErrTemporary)
+		t.Logf("%s is emptied while nobody looks", name)
+	}
+	c.clock.pass(48 * time.Hour)
+	c.start()
+	_ = c.once()
+	if !c.cached(b) {
+		t.Fatal("the only copy was evicted")
+	}
+	for _, h := range c.hosts {
+		h.setFault(nil)
+	}
+	c.mustOnce()
+	c.wantCopy("vault1", p, b)
+	c.wantCopy("vault2", p, b)
+}
+
+// TestNewHost gets everything from the beginning, also what the cache has evicted.
+func TestNewHost(t *testing.T) {
+	c := newCacheHost(t, "vault1", "vault2")
+	c.cfg.Ship.Keep = 0
+	later := c.cfg.Ship.To[1]
+	c.cfg.Ship.To = c.cfg.Ship.To[:1]
+	p := newPrimary(t, "projects")
+	p.put(c.store, p.seal([]int{1000}, nil), p.seal([]int{2000}, nil))
+	c.mustOnce()
+	if c.cached(p.sealed[0]) {
+		t.Fatal("not evicted")
+	}
+	c.cfg.Ship.To = append(c.cfg.Ship.To, later)
+	c.start()
+	c.mustOnce()
+	c.wantHead("projects", "cache1", 2)
+	c.wantCopy("vault2", p, p.sealed...)
+	c.wantHead("projects", "vault2", 2)
+	if c.log.find("lost") != 0 {
+		t.Error("evicted shards are taken for a loss")
+	}
+}
+
 // TestEvictionInterrupted: a crash in the middle of it is neither a loss nor a leak.
 func TestEvictionInterrupted(t *testing.T) {
 	c := newCacheHost(t, "vault1")

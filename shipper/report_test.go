@@ -61,7 +61,7 @@ func TestStatusWithoutDaemon(t *testing.T) {
 	}
 }
 
-// TestOperatorsWord goes over the control socket, as slipway does.
+// TestOperatorsWord is what the control socket hands on.
 func TestOperatorsWord(t *testing.T) {
 	c := newCacheHost(t, "vault1")
 	c.cfg.Ship.When = []config.Condition{{Manual: true}}

@@ -43,7 +43,8 @@ func (c *cursor) sending(ctx context.Context) State {
 	return c.decide()
 }
 
-// ship sends one batch: its shards, several at once, and when all are durable there, the batch file. Dying before the last
+// ship sends one batch: its shards, several at once, and when all are durable there, the batch file (commit point 6 with the
+// acks that follow). Dying before the last
 // step leaves shards that the next attempt finds; dying after it, a batch that the next look at the host finds.
 func (c *cursor) ship(ctx context.Context, p *intake.Chain, seq batch.Seq) (*batch.Batch, error) {
 	b, data, err := c.v.in.Load(ctx, p, seq)

@@ -77,16 +77,8 @@ func New(opt Options) (*Shipper, error) {
 	if s.root, err = store.Open(cfg.Store, store.Options{}); err != nil {
 		return nil, fmt.Errorf("open store %s: %w", cfg.Store, err)
 	}
-	when := cfg.Ship.When
-	if len(when) == 0 {
-		when = []config.Condition{{Age: new(time.Duration)}}
-	}
-	for _, c := range when {
-		compiled, err := Compile(c, cfg.Ship.Cap)
-		if err != nil {
-			return nil, err
-		}
-		s.when = append(s.when, compiled)
+	if s.when, err = compileAll(cfg.Ship); err != nil {
+		return nil, err
 	}
 	open := opt.OpenStore
 	if open == nil {
@@ -101,6 +93,22 @@ func New(opt Options) (*Shipper, error) {
 	}
 	s.watch = newWatcher(cfg.Store, s.log)
 	return s, nil
+}
+
+// compileAll reads ship.when; without it everything goes at once.
+func compileAll(ship config.Ship) (list []Condition, err error) {
+	when := ship.When
+	if len(when) == 0 {
+		when = []config.Condition{{Age: new(time.Duration)}}
+	}
+	for _, item := range when {
+		c, err := Compile(item, ship.Cap)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, c)
+	}
+	return list, nil
 }
 
 func openStore(ssh config.SSH, st config.Store) (store.Store, error) {
@@ -211,38 +219,35 @@ func (s *Shipper) ShipOnce(ctx context.Context, now bool) error {
 	defer end()
 	s.discover(ctx)
 	s.count(ctx)
-	var (
-		mu     sync.Mutex
-		faults []error
-	)
-	note := func(err error) {
-		mu.Lock()
-		defer mu.Unlock()
-		faults = append(faults, err)
-	}
+	volumes := s.all()
+	faults := make([]error, len(volumes))
 	var group errgroup.Group
-	for _, v := range s.all() {
+	for i, v := range volumes {
 		group.Go(func() error {
-			if _, err := s.arrive(ctx, v); err != nil {
-				note(err)
-			}
-			if now {
-				v.release()
-			}
-			var each errgroup.Group
-			for _, c := range v.cursors {
-				each.Go(func() error {
-					note(errors.Join(c.once(ctx), c.verifyOnce(ctx)))
-					return nil
-				})
-			}
-			return each.Wait()
+			faults[i] = s.shipVolume(ctx, v, now)
+			return nil // one volume's fault is not another's
 		})
 	}
 	_ = group.Wait() // the faults are in the list
-	note(s.maintain(ctx))
-	note(ctx.Err())
-	return errors.Join(faults...)
+	return errors.Join(append(faults, s.maintain(ctx), ctx.Err())...)
+}
+
+// shipVolume does for one volume what ShipOnce does for all, for every backup host at once.
+func (s *Shipper) shipVolume(ctx context.Context, v *volume, now bool) error {
+	_, err := s.arrive(ctx, v)
+	if now {
+		v.release()
+	}
+	faults := make([]error, len(v.cursors))
+	var group errgroup.Group
+	for i, c := range v.cursors {
+		group.Go(func() error {
+			faults[i] = errors.Join(c.once(ctx), c.verifyOnce(ctx))
+			return nil
+		})
+	}
+	_ = group.Wait() // the faults are in the list
+	return errors.Join(append(faults, err)...)
 }
 
 // all returns the volumes by name.

@@ -2,13 +2,19 @@ package shipper
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"slipway/internal/batch"
 	"slipway/internal/config"
@@ -17,7 +23,7 @@ import (
 )
 
 // sshHosts replaces the backup hosts by real OpenSSH servers, which the shipper reaches by its own configuration.
-func (c *cacheHost) sshHosts(ctx context.Context, group *errgroup.Group) map[string]*sshd.Server {
+func (c *cacheHost) sshHosts(ctx context.Context, group *errgroup.Group, readOnly ...string) map[string]*sshd.Server {
 	c.t.Helper()
 	servers := map[string]*sshd.Server{}
 	dir := c.t.TempDir()
@@ -25,7 +31,7 @@ func (c *cacheHost) sshHosts(ctx context.Context, group *errgroup.Group) map[str
 	must(c.t, err)
 	for i := range c.cfg.Ship.To {
 		to := &c.cfg.Ship.To[i]
-		s, err := sshd.Start(filepath.Join(dir, to.Name), sshd.Options{KeyFile: c.cfg.SSH.Key})
+		s, err := sshd.Start(filepath.Join(dir, to.Name), sshd.Options{KeyFile: c.cfg.SSH.Key, ReadOnly: slices.Contains(readOnly, to.Name)})
 		must(c.t, err)
 		if c.cfg.SSH.Key == "" {
 			c.cfg.SSH.Key = s.KeyFile
@@ -89,6 +95,42 @@ func TestOverSSH(t *testing.T) {
 		c.wantCopy(host, small, small.sealed...)
 	}
 	c.noneIllegal()
+	cancel()
+	must(t, group.Wait())
+}
+
+// TestFullAndReadOnly: a disk without room, an account that may not write, and one that is well, all at once.
+func TestFullAndReadOnly(t *testing.T) {
+	c := newCacheHost(t, "vault1", "vault2", "vault3")
+	c.cfg.Ship.Copies = 1
+	small := c.hosts["vault1"].dir
+	must(t, unix.Mount("tmpfs", small, "tmpfs", 0, "size=256k"))
+	defer func() { must(t, unix.Unmount(small, unix.MNT_DETACH)) }()
+	ctx, cancel := context.WithCancel(context.Background())
+	group, ctx := errgroup.WithContext(ctx)
+	c.sshHosts(ctx, group, "vault2")
+	p := newPrimary(t, "projects")
+	p.put(c.store, p.seal([]int{100_000}, nil), p.seal([]int{300_000}, nil))
+	s, err := New(Options{Config: c.cfg, Log: c.start().log})
+	must(t, err)
+	if err := s.ShipOnce(ctx, false); !errors.Is(err, store.ErrFull) || !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("got %v", err)
+	}
+	st, err := s.Status(ctx)
+	must(t, err)
+	var got []string
+	for _, host := range st[0].Stores[1:] {
+		got = append(got, fmt.Sprint(host.Name, " ", host.State, " ", host.Batch))
+	}
+	if strings.Join(got, ", ") != "vault1 full 1, vault2 refused 0, vault3 ok 2" {
+		t.Errorf("the hosts are %q", got)
+	}
+	c.wantHead("projects", "vault1", 1)
+	must(t, unix.Mount("tmpfs", small, "tmpfs", unix.MS_REMOUNT, "size=2m")) // somebody made room
+	_ = s.ShipOnce(ctx, false)
+	c.wantHead("projects", "vault1", 2)
+	c.wantCopy("vault1", p, p.sealed...)
+	must(t, s.Close())
 	cancel()
 	must(t, group.Wait())
 }

@@ -107,7 +107,7 @@ func (c *cursor) verifyOnce(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// verified notes that a batch was read back as it was sent. The head may have gone back meanwhile; then it does not count.
+// verified notes that a batch was read back as it was sent (commit point 7 with the acks that follow). The head may have gone back meanwhile; then it does not count.
 func (c *cursor) verified(seq batch.Seq) {
 	c.v.mu.Lock()
 	defer c.v.mu.Unlock()
