@@ -9,20 +9,20 @@ import (
 
 	"slipway/internal/batch"
 	"slipway/internal/durable"
-	"slipway/internal/shard"
 	"slipway/internal/store"
+	"slipway/spooler/push"
 )
 
 // troubled is told by a pusher of each failed attempt. Two of them end the epoch: a destination that is ahead of this node, whose
 // state was lost or rolled back; and a shard that no store has any more, without which no destination can take what follows.
 func (s *Spooler) troubled(name string, err error) {
-	var ahead *aheadError
-	var lost *lostShardError
+	var ahead *push.AheadError
+	var lost *push.LostShardError
 	var e *epochEnd
 	switch {
 	case errors.As(err, &ahead):
 		e = &epochEnd{store: name, ahead: true, err: ahead}
-	case errors.As(err, &lost) && lost.final():
+	case errors.As(err, &lost) && lost.Final():
 		e = &epochEnd{store: name, err: lost}
 	default:
 		return
@@ -38,12 +38,6 @@ type epochEnd struct {
 	store string
 	ahead bool // the store's newest batch is the one to go on from
 	err   error
-}
-
-// final tells whether the shard is gone for good, and not only out of reach.
-func (e *lostShardError) final() bool {
-	return !errors.Is(e.Err, store.ErrTemporary) && !errors.Is(e.Err, context.Canceled) &&
-		(errors.Is(e.Err, store.ErrNotExist) || errors.Is(e.Err, shard.ErrCorrupt))
 }
 
 // beginAnew begins the next epoch when the present one cannot go on: behind the newest batch of a destination that is ahead,
@@ -82,9 +76,9 @@ func (s *Spooler) beginAnew(ctx context.Context) error {
 }
 
 func (s *Spooler) destination(name string) store.Store {
-	for _, p := range s.pushers {
-		if p.t.Name == name {
-			return p.t.Dest
+	for i, p := range s.pushers {
+		if p.Report().Name == name {
+			return s.stores[i]
 		}
 	}
 	return nil
@@ -100,7 +94,7 @@ func newestAt(ctx context.Context, s store.Store) (string, []byte, error) {
 		return "", nil, fmt.Errorf("newest batch: %w", store.ErrNotExist)
 	}
 	name := names[len(names)-1]
-	data, err := s.Read(ctx, name, maxBatchFile)
+	data, err := s.Read(ctx, name, batch.MaxFile)
 	return name, data, err
 }
 
@@ -134,7 +128,7 @@ func (v *volume) adoptForeign(ctx context.Context, name string, data []byte) err
 
 // branchOff keeps a batch of ours that is no part of the history any more under refused/; one that equals theirs stays.
 func (v *volume) branchOff(ctx context.Context, name string, theirs []byte) error {
-	ours, err := v.own.Read(ctx, name, maxBatchFile)
+	ours, err := v.own.Read(ctx, name, batch.MaxFile)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"slipway/internal/batch"
 	"slipway/internal/catalog"
 	"slipway/internal/store"
+	"slipway/spooler/push"
 )
 
 // prepared folds, captures and prepares a batch without sealing it, as far as the commit.
@@ -218,18 +219,18 @@ func TestAhead(t *testing.T) {
 	r.open()
 	r.create("a", "1")
 	r.drain()
-	push := func() error {
+	pushOnce := func() error {
 		_, err := r.s.pushers[0].PushOnce(t.Context())
 		return err
 	}
-	check(t, push())
+	check(t, pushOnce())
 	r.close()
 	old := filepath.Join(t.TempDir(), "older state")
 	check(t, os.CopyFS(old, os.DirFS(r.cfg.State)))
 	r.open()
 	r.create("b", "2")
 	r.drain()
-	check(t, push())
+	check(t, pushOnce())
 	ahead := r.s.vol.meta.Head
 	r.close()
 
@@ -243,10 +244,10 @@ func TestAhead(t *testing.T) {
 	r.mount()
 	r.open()
 	r.drain()
-	var a *aheadError
-	err := push()
+	var a *push.AheadError
+	err := pushOnce()
 	if !errors.As(err, &a) {
-		t.Fatalf("pushing from an older state: %v, want aheadError", err)
+		t.Fatalf("pushing from an older state: %v, want AheadError", err)
 	}
 	r.s.troubled("cache1", err)
 	var fatal *fatalError
@@ -262,7 +263,7 @@ func TestAhead(t *testing.T) {
 	if m := r.s.vol.meta; m.Epoch != 2 || m.Base != ahead+1 {
 		t.Errorf("epoch %d, base %d, want a new epoch behind batch %d", m.Epoch, m.Base, ahead)
 	}
-	check(t, push())
+	check(t, pushOnce())
 	r.restoredFrom(r.cache, restoreAt(0))
 	side, err := filepath.Glob(filepath.Join(r.cfg.Spool.Dir, "projects", "refused", "*.side-branch"))
 	if err != nil || len(side) == 0 {
@@ -286,7 +287,7 @@ func TestLostShard(t *testing.T) {
 		check(t, os.Remove(s))
 	}
 	_, err = r.s.pushers[0].PushOnce(t.Context())
-	var lost *lostShardError
+	var lost *push.LostShardError
 	if !errors.As(err, &lost) || !strings.HasPrefix(digest, lost.Shard.Digest.String()) {
 		t.Fatalf("pushing a shard that is gone: %v", err)
 	}

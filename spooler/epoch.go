@@ -7,6 +7,7 @@ import (
 	"slipway/internal/batch"
 	"slipway/internal/catalog"
 	"slipway/internal/store"
+	"slipway/spooler/push"
 )
 
 // fileIDsPerEpoch separates the ids of files given in different epochs: a catalog that was lost cannot say which were used.
@@ -119,7 +120,7 @@ func (v *volume) importBatches(tx *catalog.Tx, found []string, meta catalog.Meta
 
 // readOwnBatch reads a batch file of the own store and checks that this node or an owner before it signed it.
 func (v *volume) readOwnBatch(name string) (*batch.Batch, error) {
-	data, err := v.own.Read(context.Background(), name, maxBatchFile)
+	data, err := v.own.Read(context.Background(), name, batch.MaxFile)
 	if err != nil {
 		return nil, fmt.Errorf("read batch %s: %w", name, err)
 	}
@@ -136,7 +137,7 @@ func (v *volume) readOwnBatch(name string) (*batch.Batch, error) {
 // ownBatches returns the names of all batch files of a store, in order of epoch and sequence.
 func ownBatches(ctx context.Context, s store.Store) ([]string, error) {
 	var names []string
-	err := eachBatchFile(ctx, s, 0, 0, func(e batch.Epoch, first, last batch.Seq) error {
+	err := push.EachBatchFile(ctx, s, 0, 0, func(e batch.Epoch, first, last batch.Seq) error {
 		names = append(names, batch.Path(e, first, last))
 		return nil
 	})

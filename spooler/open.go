@@ -8,26 +8,26 @@ import (
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/crypto/ssh"
-
 	"slipway/internal/ack"
 	"slipway/internal/batch"
 	"slipway/internal/catalog"
 	"slipway/internal/chunk"
 	"slipway/internal/config"
 	"slipway/internal/durable"
+	"slipway/internal/exclude"
 	"slipway/internal/journal"
 	"slipway/internal/keys"
 	"slipway/internal/shard"
 	"slipway/internal/store"
+	"slipway/spooler/capture"
+	"slipway/spooler/evict"
+	"slipway/spooler/push"
 )
 
 // errStop ends an iteration early.
 var errStop = errors.New("enough")
 
 type ackOf = ack.Acks
-
-func ownerKey(s ssh.Signer) string { return keys.PublicLine(s) }
 
 // open reads keys and identity, opens the own store, the catalog and the journal, and finishes what the last run left.
 func (s *Spooler) open() error {
@@ -39,12 +39,12 @@ func (s *Spooler) open() error {
 	s.stages.minReplicas, s.stages.copies = s.opt.Config.MinReplicas, s.opt.Config.Copies
 	v.onSealed = func(batch.Seq) {
 		for _, p := range s.pushers {
-			p.wake()
+			p.Wake()
 		}
 	}
 	v.onPublished = func(o batch.Object) {
 		for _, p := range s.pushers {
-			p.shardPublished(o)
+			p.ShardPublished(o)
 		}
 	}
 	if err := v.openCatalog(s.state.Catalog()); err != nil {
@@ -97,7 +97,10 @@ func (s *Spooler) newVolume() (*volume, error) {
 	v := &volume{
 		name: cfg.Volume, node: cfg.Node, id: ident.ID, identity: ident, secret: secret,
 		source: s.opt.Source, journalDir: s.state.Journal(),
-		signer: signer, recipients: recipients, log: s.log, now: s.opt.Now,
+		ownKey: keys.PublicLine(signer), recipients: recipients, log: s.log, now: s.opt.Now,
+		sign: func(env batch.Envelope, body *batch.Body) (*batch.Sealed, error) {
+			return batch.Seal(env, body, recipients, signer)
+		},
 		bootID:   strings.TrimSpace(string(boot)),
 		capBytes: cfg.Spool.Cap,
 		timing: timing{
@@ -107,7 +110,7 @@ func (s *Spooler) newVolume() (*volume, error) {
 	for _, r := range cfg.Replicas {
 		v.peers = append(v.peers, batch.Peer{Name: r.Name, Key: r.Key})
 	}
-	if v.exclude, err = newExcluder(cfg.Exclude); err != nil {
+	if v.exclude, err = exclude.New(cfg.Exclude); err != nil {
 		return nil, err
 	}
 	return v, v.openOwn(cfg)
@@ -124,7 +127,7 @@ func (v *volume) openOwn(cfg *config.Primary) error {
 		return fmt.Errorf("open own store: %w", err)
 	}
 	v.own = store.Sub(root, cfg.Volume)
-	return claimVolume(context.Background(), v.own, "the own store", v.identity)
+	return push.ClaimVolume(context.Background(), v.own, "the own store", v.identity)
 }
 
 // openCatalog opens the catalog, and begins a new epoch where it is damaged or gone while the own store holds batches.
@@ -162,10 +165,10 @@ func (v *volume) openJournal() error {
 	}
 	v.reader = r
 	keySet := chunk.DeriveKeys(v.secret)
-	v.packing = newPacking(keySet, v.recipients, v.own, v.lookupChunk, workers)
-	v.packing.room = v.room
-	v.packing.onPublished = func(p publishedShard) {
-		v.usage.add(p.Size)
+	v.packing = capture.NewPacking(keySet, v.recipients, v.own, v.lookupChunk, workers)
+	v.packing.Room = v.room
+	v.packing.OnPublished = func(p capture.Published) {
+		v.usage.Add(p.Size)
 		v.onPublished(batch.Object{Digest: p.Digest, Size: p.Size})
 	}
 	return nil
@@ -181,7 +184,7 @@ func (v *volume) lookupChunk(id chunk.ID) (loc catalog.Location, ok bool, err er
 
 // applyExcludeChange compares the whole tree again when the list of excluded patterns is not the one it was sealed with.
 func (v *volume) applyExcludeChange() {
-	if v.meta.Head > 0 && v.meta.Excluded != v.exclude.digest() {
+	if v.meta.Head > 0 && v.meta.Excluded != v.exclude.Digest() {
 		v.log.Info("exclude has changed, comparing the tree with the source")
 		v.beginWalk(whyGap)
 	}
@@ -208,16 +211,16 @@ func (s *Spooler) openPushers() error {
 		kind := kinds[i]
 		others := append([]store.Store(nil), s.stores[:i]...)
 		others = append(append(others, s.stores[i+1:]...), s.backups...)
-		s.pushers = append(s.pushers, newPusher(pushTarget{
+		s.pushers = append(s.pushers, push.New(push.Target{
 			Name: st.Name, Kind: kind, URL: st.URL, Dest: s.stores[i], Elsewhere: others,
-			Volume: s.vol.identity, Own: s.vol.own, Log: catalogLog{s.vol.cat}, Logger: s.log,
+			Volume: s.vol.identity, Own: s.vol.own, Log: push.CatalogLog(s.vol.cat), Logger: s.log,
 			OnAcks:      func(_ string, list []ack.Acks) { s.stages.acked(list) },
 			OnDelivered: func(name string, head batch.Seq) { s.stages.delivered(kind, name, head) },
 			OnTrouble:   s.troubled,
 		}))
 	}
 	everywhere := append(append([]store.Store(nil), s.stores...), s.backups...)
-	s.vol.evictor.confirmTwice = heldBy(everywhere, 2)
+	s.vol.evictor.ConfirmTwice = evict.HeldBy(everywhere, 2)
 	return nil
 }
 
@@ -238,7 +241,7 @@ func (s *Spooler) openStore(st config.Store) (store.Store, error) {
 // room tells whether the own store may take more: what the workers have in hand, and a batch file, must still fit under the cap.
 func (v *volume) room() bool {
 	headroom := min(int64(workers+1)*shard.MaxSize, v.capBytes/4)
-	return v.capBytes <= 0 || v.usage.bytes() < v.capBytes-headroom
+	return v.capBytes <= 0 || v.usage.Bytes() < v.capBytes-headroom
 }
 
 func (v *volume) close() error {

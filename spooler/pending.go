@@ -6,6 +6,7 @@ import (
 
 	"slipway/internal/batch"
 	"slipway/internal/journal"
+	"slipway/spooler/capture"
 )
 
 // Reasons why a file is pending, as `spool pending` shows them.
@@ -35,7 +36,7 @@ type pendingFile struct {
 	captured time.Time     // when it was last captured
 	took     time.Duration // how long that took
 
-	job       captureJob // for the worker
+	job       capture.Job // for the worker
 	known     known
 	stillOpen bool // the worker found it unchanged, but open or mapped
 
@@ -43,7 +44,7 @@ type pendingFile struct {
 	startGen uint64 // gen and position when the worker took it
 	startPos journal.Position
 	startAt  time.Time
-	done     *captured // what the worker brought, until it is sealed
+	done     *capture.Captured // what the worker brought, until it is sealed
 
 	due   time.Time
 	index int // place in the heap; -1: not in it (running, done or parked)

@@ -6,6 +6,7 @@ import (
 
 	"slipway/internal/batch"
 	"slipway/internal/journal"
+	"slipway/spooler/capture"
 )
 
 // clock is a hand-moved clock.
@@ -91,7 +92,7 @@ func TestChangedWhileCaptured(t *testing.T) {
 	p.startPos = journal.Position{Serial: 1, Offset: 20}
 	s.mark(7, reasonWritten, 2, journal.Position{Serial: 1, Offset: 30})
 	p.running = false
-	p.done = &captured{Clean: true}
+	p.done = &capture.Captured{Clean: true}
 	s.sealed(p)
 	if s.files[7] == nil {
 		t.Fatal("the file is settled although it changed while it was read")
@@ -101,7 +102,7 @@ func TestChangedWhileCaptured(t *testing.T) {
 	}
 	_, p = dueIn(t, s, c)
 	p.running = false
-	p.done = &captured{Clean: true}
+	p.done = &capture.Captured{Clean: true}
 	s.sealed(p)
 	if s.files[7] != nil {
 		t.Error("the file is still pending after a capture without a change")
@@ -112,7 +113,7 @@ func TestUncleanStaysPending(t *testing.T) {
 	s, c := newPendingRig()
 	s.mark(7, reasonNew, 1, journal.Position{})
 	_, p := dueIn(t, s, c)
-	p.running, p.done = false, &captured{Clean: false}
+	p.running, p.done = false, &capture.Captured{Clean: false}
 	s.sealed(p)
 	if s.files[7] == nil || p.reason != reasonUnclean {
 		t.Errorf("after an unclean capture: %+v", p)

@@ -12,6 +12,7 @@ import (
 	"slipway/internal/catalog"
 	"slipway/internal/control"
 	"slipway/internal/journal"
+	"slipway/spooler/push"
 )
 
 // Status implements control.Reporter.
@@ -27,7 +28,7 @@ func (s *Spooler) Status(context.Context) ([]control.Status, error) {
 		Complete:  v.meta.Complete && !v.walking(),
 		Daemon:    control.Running,
 		At:        now,
-		Spool:     control.SpoolStatus{Bytes: v.usage.bytes(), Cap: v.capBytes},
+		Spool:     control.SpoolStatus{Bytes: v.usage.Bytes(), Cap: v.capBytes},
 	}
 	if v.walking() {
 		st.Waiting = fmt.Sprintf("%s: %d directories are still to be compared with the source", v.why, len(v.unchecked))
@@ -102,7 +103,7 @@ func (s *Spooler) storeStatus(now time.Time) []control.StoreStatus {
 	for _, p := range s.pushers {
 		r := p.Report()
 		x := control.StoreStatus{Name: r.Name, Kind: r.Kind, URL: r.URL, Batch: uint64(r.Delivered), State: string(r.State), Error: r.Error}
-		if r.State == pushIdle {
+		if r.State == push.Idle {
 			x.State = "ok"
 			if !r.Checked {
 				x.State = "unchecked" // no daemon there has said anything
@@ -221,7 +222,7 @@ func (s *Spooler) Explain(_ context.Context, path string) (control.Explained, er
 	defer v.mu.Unlock()
 	out := control.Explained{Path: path, Stage: control.Pending.String()}
 	err := v.tree.within(func() error {
-		if line, skip := v.exclude.match(path, false); skip {
+		if line, skip := v.exclude.Match(path, false); skip {
 			out.WaitingFor = fmt.Sprintf("excluded by line %d of exclude", line)
 			return nil
 		}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"slipway/internal/batch"
+	"slipway/spooler/evict"
 )
 
 // evictEvery is how often the own store is looked through for what may go.
@@ -16,7 +17,7 @@ const evictEvery = 5 * time.Second
 // abandonUnnamed removes the shards that the last run published and did not live to name; the next envelope lists them, so
 // that a store they were pushed to can remove them as well.
 func (v *volume) abandonUnnamed(ctx context.Context) error {
-	unnamed, err := unnamedShards(ctx, v.own, v.cat)
+	unnamed, err := evict.Unnamed(ctx, v.own, v.cat)
 	if err != nil {
 		return err
 	}
@@ -26,7 +27,7 @@ func (v *volume) abandonUnnamed(ctx context.Context) error {
 		}
 	}
 	v.abandoned = unnamed
-	v.evictor, err = openEvictor(ctx, v.own, v.cat, v.capBytes, &v.usage)
+	v.evictor, err = evict.Open(ctx, v.own, v.cat, v.capBytes, &v.usage)
 	return err
 }
 
@@ -66,11 +67,11 @@ func (s *Spooler) evictLoop(ctx context.Context) error {
 func (s *Spooler) EvictOnce(ctx context.Context) (int64, error) {
 	e := s.vol.evictor
 	if need := s.stages.need(); len(s.backups) > 0 && need > 0 {
-		e.confirm = heldBy(s.backups, min(need, len(s.backups)))
+		e.Confirm = evict.HeldBy(s.backups, min(need, len(s.backups)))
 	}
 	var total int64
 	for {
-		freed, err := e.evictOnce(ctx, s.stages.evictHeads())
+		freed, err := e.Once(ctx, s.stages.evictHeads())
 		total += freed
 		if freed == 0 || err != nil {
 			return total, err
@@ -79,8 +80,8 @@ func (s *Spooler) EvictOnce(ctx context.Context) (int64, error) {
 }
 
 // evictHeads say which batches are safe without this node's copy.
-func (s *stages) evictHeads() evictHeads {
-	h := evictHeads{Stored: s.storedHead()}
+func (s *stages) evictHeads() evict.Heads {
+	h := evict.Heads{Stored: s.storedHead()}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	heads := []batch.Seq{s.cache}

@@ -25,6 +25,7 @@ import (
 	"slipway/internal/control"
 	"slipway/internal/state"
 	"slipway/internal/store"
+	"slipway/spooler/push"
 )
 
 // Options of a spooler.
@@ -47,7 +48,7 @@ type Spooler struct {
 	wake    chan struct{} // capacity one: something happened
 	jobs    chan *pendingFile
 	results results
-	pushers []*pusher
+	pushers []*push.Pusher
 	stores  []store.Store // the pushers' destinations
 	backups []store.Store // backup hosts that this node may read
 	closers []store.Store

@@ -60,7 +60,7 @@ func newRig(t *testing.T) *rig {
 	}
 	r.root, err = os.Open(r.src)
 	check(t, err)
-	t.Cleanup(func() { r.root.Close() })
+	t.Cleanup(func() { check(t, r.root.Close()) })
 	r.now = time.Now()
 	return r
 }
@@ -275,7 +275,7 @@ func (r *rig) restoreTo(dir string, at restore.At) string {
 	check(r.t, err)
 	root, err := store.Open(dir, store.Options{})
 	check(r.t, err)
-	defer root.Close()
+	defer func() { check(r.t, root.Close()) }()
 	tree, err := restore.Load(r.t.Context(), restore.Source{
 		Stores: []restore.NamedStore{{Name: "own", Store: store.Sub(root, "projects")}},
 		IDs:    id.Identities, Owners: id.Owners["alpha"],

@@ -9,14 +9,16 @@ import (
 	"time"
 
 	"filippo.io/age"
-	"golang.org/x/crypto/ssh"
 
 	"slipway/internal/batch"
 	"slipway/internal/catalog"
 	"slipway/internal/chunk"
+	"slipway/internal/exclude"
 	"slipway/internal/journal"
 	"slipway/internal/state"
 	"slipway/internal/store"
+	"slipway/spooler/capture"
+	"slipway/spooler/evict"
 )
 
 // volume is the state of one owned volume between the journal and the node's own store. Every method expects mu to be held;
@@ -34,7 +36,8 @@ type volume struct {
 	journalDir string
 	own        store.Store // the node's own store, rooted at the volume
 	ownDir     string
-	signer     ssh.Signer
+	ownKey     string                                                   // this node's public key
+	sign       func(batch.Envelope, *batch.Body) (*batch.Sealed, error) // with this node's key, to the recipients
 	recipients []age.Recipient
 	peers      []batch.Peer
 	timing     timing
@@ -42,7 +45,7 @@ type volume struct {
 	now        func() time.Time
 	rebooted   bool // the machine has been started since the last commit
 	bootID     string
-	exclude    *excluder // nil: nothing is
+	exclude    *exclude.List // nil: nothing is
 
 	// the journal and what was folded from it
 	reader  *journal.Reader
@@ -64,14 +67,14 @@ type volume struct {
 	gaps      int
 
 	// sealing
-	packing        *packing
+	packing        *capture.Packing
 	nextPacker     int
 	busy           int            // captures that workers have
 	arrived        []*pendingFile // captures that wait for the next batch
 	dirtySince     time.Time      // of the oldest change that a batch could carry; zero: none
 	lastSeal       time.Time
-	usage          spoolUsage
-	evictor        *evictor
+	usage          evict.Usage
+	evictor        *evict.Evictor
 	taken          uint64 // Serial of the last shard that a batch has introduced
 	capBytes       int64  // of the own store
 	problem        error  // why sealing does not go on
@@ -165,16 +168,16 @@ func (v *volume) setProblem(err error) {
 }
 
 // newCapturer returns what one worker reads with.
-func (v *volume) newCapturer() (*capturer, *packer) {
+func (v *volume) newCapturer() (*capture.Capturer, *capture.Packer) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	p := v.packing.packers[v.nextPacker%len(v.packing.packers)]
+	p := v.packing.Packer(v.nextPacker)
 	v.nextPacker++
-	return &capturer{root: v.source, keys: chunk.DeriveKeys(v.secret)}, p
+	return capture.New(v.source, chunk.DeriveKeys(v.secret)), p
 }
 
 // congested tells that so many shards wait for a batch that no more files should be read.
-func (v *volume) congested() bool { return v.packing.waiting() > maxShards-128 }
+func (v *volume) congested() bool { return v.packing.Waiting() > maxShards-128 }
 
 // isExcluded tells whether a name is left out by the configuration.
 func (v *volume) isExcluded(parent batch.FileID, name string, isDir bool) (bool, error) {
@@ -185,6 +188,6 @@ func (v *volume) isExcluded(parent batch.FileID, name string, isDir bool) (bool,
 	if err != nil || !ok {
 		return false, err
 	}
-	_, skip := v.exclude.match(filepath.Join(dir, name), isDir)
+	_, skip := v.exclude.Match(filepath.Join(dir, name), isDir)
 	return skip, nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"slipway/internal/journal"
 	"slipway/internal/source"
+	"slipway/spooler/capture"
 )
 
 // results is what the workers bring back to the loop.
@@ -20,7 +21,7 @@ type results struct {
 
 type result struct {
 	file *pendingFile
-	captured
+	capture.Captured
 	same bool // the file is as it was sealed: nothing was read
 }
 
@@ -52,10 +53,10 @@ func (s *Spooler) captureLoop(ctx context.Context) error {
 }
 
 // captureOne reads one file, unless it is as it was sealed.
-func (s *Spooler) captureOne(ctx context.Context, c *capturer, p *packer, f *pendingFile) {
+func (s *Spooler) captureOne(ctx context.Context, c *capture.Capturer, p *capture.Packer, f *pendingFile) {
 	r := result{file: f}
 	if r.same = unchanged(s.vol, f); !r.same {
-		r.captured = c.capture(ctx, f.job, p)
+		r.Captured = c.Capture(ctx, f.job, p)
 	}
 	s.results.put(r)
 	s.nudge()
@@ -80,7 +81,7 @@ func unchanged(v *volume, f *pendingFile) bool {
 	if err != nil {
 		return false
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }() // only read
 	_, attr, err := source.Stat(int(file.Fd()), "")
 	if err != nil || attr.Ctime != k.ctime || attr.Size != k.size {
 		return false
@@ -121,7 +122,7 @@ func (v *volume) ready(p *pendingFile) (bool, error) {
 		return false, nil
 	}
 	writers := v.pending.writers[p.id]
-	p.job = captureJob{ID: p.id, Path: path, Ident: n.Ident, Force: writers > 0 || p.held(v.timing, v.now())}
+	p.job = capture.Job{ID: p.id, Path: path, Ident: n.Ident, Force: writers > 0 || p.held(v.timing, v.now())}
 	p.known = known{ident: n.Ident, ctime: n.Ctime, size: n.Size, sealed: n.Content != nil && n.Content.Clean && !v.rebooted && p.reason != reasonUnclean}
 	p.stillOpen = false
 	return true, nil
@@ -141,7 +142,7 @@ func (s *Spooler) collect() {
 		case r.same:
 			v.pending.same(p)
 		case r.Err == nil:
-			c := r.captured
+			c := r.Captured
 			p.done = &c
 			v.arrived = append(v.arrived, p)
 		default:
@@ -156,9 +157,9 @@ func (v *volume) failed(p *pendingFile, err error) {
 	switch {
 	case errors.Is(err, source.ErrMoved), errors.Is(err, fs.ErrNotExist):
 		v.pending.retry(p, p.reason, nil)
-	case errors.Is(err, errBusy):
+	case errors.Is(err, capture.ErrBusy):
 		v.pending.retry(p, reasonOpen, nil)
-	case errors.Is(err, errChanging), errors.Is(err, errNoRoom), errors.Is(err, context.Canceled):
+	case errors.Is(err, capture.ErrChanging), errors.Is(err, capture.ErrNoRoom), errors.Is(err, context.Canceled):
 		v.pending.retry(p, p.reason, err)
 	default:
 		v.pending.retry(p, reasonUnread, err)

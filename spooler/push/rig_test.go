@@ -1,9 +1,10 @@
-package spooler
+package push
 
 import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,8 +24,8 @@ import (
 	"slipway/internal/store"
 )
 
-// pushRig is a node's own store with batches in it, and one destination.
-type pushRig struct {
+// rig is a node's own store with batches in it, and one destination.
+type rig struct {
 	t       *testing.T
 	own     store.Store
 	ownDir  string
@@ -34,23 +35,23 @@ type pushRig struct {
 	volume  state.Volume
 	log     *fakeLog
 	sealEnv func(batch.Envelope) (*batch.Sealed, error) // with the node's key and an empty body
-	target  pushTarget
+	target  Target
 }
 
 // fakeLog is a history in memory.
 type fakeLog struct {
 	mu      sync.Mutex
-	b       sealedBounds
-	batches map[batch.Seq]sealedBatch
+	b       Bounds
+	batches map[batch.Seq]Batch
 }
 
-func (l *fakeLog) bounds() (sealedBounds, error) {
+func (l *fakeLog) Bounds() (Bounds, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b, nil
 }
 
-func (l *fakeLog) sealed(seq batch.Seq) (sealedBatch, bool, error) {
+func (l *fakeLog) Sealed(seq batch.Seq) (Batch, bool, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b, ok := l.batches[seq]
@@ -101,18 +102,18 @@ func (s *tappedStore) sent() (shards, batches []string) {
 }
 
 // eachDestination runs a test against a directory and against OpenSSH.
-func eachDestination(t *testing.T, test func(t *testing.T, r *pushRig)) {
+func eachDestination(t *testing.T, test func(t *testing.T, r *rig)) {
 	for _, kind := range []string{"directory", "sshd"} {
-		t.Run(kind, func(t *testing.T) { test(t, newPushRig(t, kind == "sshd")) })
+		t.Run(kind, func(t *testing.T) { test(t, newRig(t, kind == "sshd")) })
 	}
 }
 
-func newPushRig(t *testing.T, remote bool) *pushRig {
+func newRig(t *testing.T, remote bool) *rig {
 	t.Helper()
-	r := &pushRig{
+	r := &rig{
 		t: t, ownDir: t.TempDir(), destDir: filepath.Join(t.TempDir(), "data"),
 		volume: state.Volume{Name: "projects", ID: batch.NewVolumeID()},
-		log:    &fakeLog{b: sealedBounds{Epoch: 1, Base: 1}, batches: map[batch.Seq]sealedBatch{}},
+		log:    &fakeLog{b: Bounds{Epoch: 1, Base: 1}, batches: map[batch.Seq]Batch{}},
 	}
 	r.own = openLocal(t, r.ownDir)
 	key := filepath.Join(t.TempDir(), "node.key")
@@ -131,14 +132,14 @@ func newPushRig(t *testing.T, remote bool) *pushRig {
 		return batch.Seal(env, &batch.Body{}, []age.Recipient{identity.Recipient()}, signer)
 	}
 	r.dest = &tappedStore{Store: r.openDest(remote)}
-	r.target = pushTarget{
+	r.target = Target{
 		Name: "cache1", Kind: "cache", URL: "sftp://cache1/data",
 		Dest: r.dest, Volume: r.volume, Own: r.own, Log: r.log,
 	}
 	return r
 }
 
-func (r *pushRig) openDest(remote bool) store.Store {
+func (r *rig) openDest(remote bool) store.Store {
 	r.t.Helper()
 	if !remote {
 		return openLocal(r.t, r.destDir)
@@ -172,7 +173,7 @@ func (r *pushRig) openDest(remote bool) store.Store {
 }
 
 // object puts a shard of n bytes into the own store. What it holds is no pusher's business.
-func (r *pushRig) object(n int) batch.Object {
+func (r *rig) object(n int) batch.Object {
 	r.t.Helper()
 	data := noise(uint64(time.Now().UnixNano()), n)
 	o := batch.Object{Digest: shard.Sum(data), Size: int64(n)}
@@ -183,7 +184,7 @@ func (r *pushRig) object(n int) batch.Object {
 }
 
 // encode makes a batch.
-func (r *pushRig) encode(e batch.Epoch, seq batch.Seq, objects []batch.Object) *batch.Sealed {
+func (r *rig) encode(e batch.Epoch, seq batch.Seq, objects []batch.Object) *batch.Sealed {
 	r.t.Helper()
 	env := batch.Envelope{
 		VolumeID: r.volume.ID, Volume: r.volume.Name, Node: "alpha", Epoch: e, First: seq, Last: seq,
@@ -200,7 +201,7 @@ func (r *pushRig) encode(e batch.Epoch, seq batch.Seq, objects []batch.Object) *
 }
 
 // seal makes the next batch, introducing these shards.
-func (r *pushRig) seal(objects ...batch.Object) sealedBatch {
+func (r *rig) seal(objects ...batch.Object) Batch {
 	r.t.Helper()
 	r.log.mu.Lock()
 	defer r.log.mu.Unlock()
@@ -210,15 +211,15 @@ func (r *pushRig) seal(objects ...batch.Object) sealedBatch {
 	if err := r.own.Publish(context.Background(), batch.Path(env.Epoch, seq, seq), sealed.File); err != nil {
 		r.t.Fatal(err)
 	}
-	b := sealedBatch{Epoch: env.Epoch, Seq: seq, Digest: sealed.Digest}
+	b := Batch{Epoch: env.Epoch, Seq: seq, Digest: sealed.Digest}
 	r.log.batches[seq] = b
 	r.log.b.Head = seq
 	return b
 }
 
-func (r *pushRig) pusher() *pusher { return newPusher(r.target) }
+func (r *rig) pusher() *Pusher { return New(r.target) }
 
-func (r *pushRig) push(p *pusher, want int) {
+func (r *rig) push(p *Pusher, want int) {
 	r.t.Helper()
 	n, err := p.PushOnce(context.Background())
 	if err != nil || n != want {
@@ -227,7 +228,7 @@ func (r *pushRig) push(p *pusher, want int) {
 }
 
 // complete checks that the destination has every batch from first on, and all their shards, with the own store's bytes.
-func (r *pushRig) complete(first batch.Seq) {
+func (r *rig) complete(first batch.Seq) {
 	r.t.Helper()
 	for seq := first; seq <= r.log.b.Head; seq++ {
 		o, ok, err := readSealed(context.Background(), r.own, r.log, seq)
@@ -252,7 +253,7 @@ func (r *pushRig) complete(first batch.Seq) {
 }
 
 // acks writes what the daemon beside the destination would.
-func (r *pushRig) acks(name, kind string, head batch.Seq, full bool) {
+func (r *rig) acks(name, kind string, head batch.Seq, full bool) {
 	r.t.Helper()
 	b := r.log.batches[head]
 	a := ack.Acks{
@@ -264,9 +265,30 @@ func (r *pushRig) acks(name, kind string, head batch.Seq, full bool) {
 	}
 }
 
-func (r *pushRig) removeAt(dir, name string) {
+func (r *rig) removeAt(dir, name string) {
 	r.t.Helper()
 	if err := os.Remove(filepath.Join(dir, filepath.FromSlash(name))); err != nil {
 		r.t.Fatal(err)
 	}
+}
+
+func openLocal(t testing.TB, dir string) store.Store {
+	t.Helper()
+	s, err := store.Open(dir, store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func noise(seed uint64, n int) []byte {
+	rng := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16)})
+	b := make([]byte, n)
+	_, _ = rng.Read(b)
+	return b
 }

@@ -1,4 +1,4 @@
-package spooler
+package push
 
 import (
 	"context"
@@ -37,7 +37,7 @@ func TestPushBacksOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dead := &deadStore{}
 		troubles := 0
-		p := newPusher(pushTarget{
+		p := New(Target{
 			Name: "cache1", Dest: dead, Log: &fakeLog{},
 			OnTrouble: func(_ string, err error) {
 				troubles++
@@ -55,7 +55,7 @@ func TestPushBacksOff(t *testing.T) {
 			for {
 				select {
 				case <-tick.C:
-					p.wake()
+					p.Wake()
 				case <-ctx.Done():
 					return nil
 				}
@@ -78,7 +78,7 @@ func TestPushBacksOff(t *testing.T) {
 				t.Errorf("%v without an attempt", gap)
 			}
 		}
-		if rep := p.Report(); rep.State != pushWaiting && rep.State != pushConnecting || rep.Error == "" {
+		if rep := p.Report(); rep.State != Waiting && rep.State != Connecting || rep.Error == "" {
 			t.Errorf("report %+v", rep)
 		}
 	})
@@ -87,18 +87,18 @@ func TestPushBacksOff(t *testing.T) {
 func TestPushStateAfter(t *testing.T) {
 	for _, tc := range []struct {
 		err  error
-		want pushState
+		want State
 	}{
-		{nil, pushIdle},
-		{errTargetFull, pushFull},
-		{fmt.Errorf("publish: %w", store.ErrFull), pushFull},
-		{fmt.Errorf("publish: %w", store.ErrTemporary), pushWaiting},
-		{fmt.Errorf("publish: %w", store.ErrReadOnly), pushWaiting},
-		{fmt.Errorf("connect: %w", store.ErrHostKey), pushRefused},
-		{fmt.Errorf("connect: %w", store.ErrAuth), pushRefused},
-		{errForeign, pushRefused},
-		{&aheadError{}, pushRefused},
-		{&lostShardError{Err: store.ErrNotExist}, pushWaiting},
+		{nil, Idle},
+		{errTargetFull, Full},
+		{fmt.Errorf("publish: %w", store.ErrFull), Full},
+		{fmt.Errorf("publish: %w", store.ErrTemporary), Waiting},
+		{fmt.Errorf("publish: %w", store.ErrReadOnly), Waiting},
+		{fmt.Errorf("connect: %w", store.ErrHostKey), Refused},
+		{fmt.Errorf("connect: %w", store.ErrAuth), Refused},
+		{errForeign, Refused},
+		{&AheadError{}, Refused},
+		{&LostShardError{Err: store.ErrNotExist}, Waiting},
 	} {
 		if got := stateAfter(tc.err); got != tc.want {
 			t.Errorf("after %v: %s, want %s", tc.err, got, tc.want)
@@ -108,7 +108,7 @@ func TestPushStateAfter(t *testing.T) {
 
 // Run pushes what is sealed while it runs, woken and not by its poll, and hands the acks on.
 func TestPushRun(t *testing.T) {
-	eachDestination(t, func(t *testing.T, r *pushRig) {
+	eachDestination(t, func(t *testing.T, r *rig) {
 		var seen atomic.Value
 		r.target.OnAcks = func(_ string, list []ack.Acks) {
 			var names []string
@@ -118,12 +118,12 @@ func TestPushRun(t *testing.T) {
 			seen.Store(names)
 		}
 		began := time.Now()
-		r.runUntil(func(p *pusher, head batch.Seq) bool {
-			b, _ := r.log.bounds()
+		r.runUntil(func(p *Pusher, head batch.Seq) bool {
+			b, _ := r.log.Bounds()
 			switch {
 			case b.Head < 3:
 				r.seal(r.object(1000))
-				p.wake()
+				p.Wake()
 			case p.Report().Acked == 0 && head == 3:
 				r.acks("cache1", "cache", 3, false)
 				r.acks("vault1", "backup", 2, false)
@@ -140,7 +140,7 @@ func TestPushRun(t *testing.T) {
 
 // A destination whose acks say full waits, and goes on when they no longer do.
 func TestPushRunFull(t *testing.T) {
-	r := newPushRig(t, false)
+	r := newRig(t, false)
 	r.acks("cache1", "cache", 0, true)
 	r.seal(r.object(1000))
 	freed := false
@@ -151,14 +151,14 @@ func TestPushRunFull(t *testing.T) {
 		freed = true
 		r.acks("cache1", "cache", 0, false)
 	}
-	r.runUntil(func(p *pusher, _ batch.Seq) bool { return p.Report().Published == 1 })
+	r.runUntil(func(p *Pusher, _ batch.Seq) bool { return p.Report().Published == 1 })
 	if !freed {
 		t.Error("was never full")
 	}
 }
 
 func TestPollAcks(t *testing.T) {
-	r := newPushRig(t, false)
+	r := newRig(t, false)
 	for range 4 {
 		r.seal()
 	}

@@ -1,4 +1,4 @@
-package spooler
+package exclude
 
 import (
 	"errors"
@@ -7,7 +7,7 @@ import (
 )
 
 // The expectations are what `git check-ignore -v --no-index` says to the same list in .gitignore.
-func TestExcludeMatch(t *testing.T) {
+func TestMatch(t *testing.T) {
 	for _, tc := range []struct {
 		patterns string // separated by |
 		path     string // with a slash behind a directory
@@ -34,19 +34,19 @@ func TestExcludeMatch(t *testing.T) {
 		{"/", "a", 0}, {"!", "a", 0}, {"*", "a/", 1}, {"a//b", "a/b", 0},
 		{"\xff*", "\xffx", 1}, {"?", "\xff", 1}, {"caf?", "café", 0}, {"café", "café", 1},
 	} {
-		x, err := newExcluder(strings.Split(tc.patterns, "|"))
+		x, err := New(strings.Split(tc.patterns, "|"))
 		if err != nil {
 			t.Errorf("%q: %v", tc.patterns, err)
 			continue
 		}
-		line, excluded := x.match(strings.TrimSuffix(tc.path, "/"), strings.HasSuffix(tc.path, "/"))
+		line, excluded := x.Match(strings.TrimSuffix(tc.path, "/"), strings.HasSuffix(tc.path, "/"))
 		if line != tc.line || excluded != (tc.line > 0) {
 			t.Errorf("%q on %q: line %d, %v; want line %d", tc.patterns, tc.path, line, excluded, tc.line)
 		}
 	}
 }
 
-func TestExcludeRefuses(t *testing.T) {
+func TestNewRefuses(t *testing.T) {
 	for pattern, want := range map[string]error{
 		"[a":        errOpenClass,
 		"x/[":       errOpenClass,
@@ -55,7 +55,7 @@ func TestExcludeRefuses(t *testing.T) {
 		`a\`:        errOpenQuote,
 		"[[:alpha:": errOpenClass,
 	} {
-		_, err := newExcluder([]string{"ok", pattern})
+		_, err := New([]string{"ok", pattern})
 		if !errors.Is(err, want) {
 			t.Errorf("%q: %v, want %v", pattern, err, want)
 		} else if !strings.Contains(err.Error(), "pattern 2 ") {
@@ -64,29 +64,29 @@ func TestExcludeRefuses(t *testing.T) {
 	}
 }
 
-func TestExcludeNothing(t *testing.T) {
+func TestNothing(t *testing.T) {
 	for _, list := range [][]string{nil, {}, {"# only", "", "  "}} {
-		x, err := newExcluder(list)
+		x, err := New(list)
 		if err != nil || x != nil {
 			t.Fatalf("%q: %v, %v", list, x, err)
 		}
-		if _, excluded := x.match("a", false); excluded || x.digest() != "" {
+		if _, excluded := x.Match("a", false); excluded || x.Digest() != "" {
 			t.Fatalf("%q excludes something", list)
 		}
 	}
 }
 
 func TestExcludeDigest(t *testing.T) {
-	a, err := newExcluder([]string{"a", "b"})
+	a, err := New([]string{"a", "b"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := newExcluder([]string{"b", "a"})
+	b, err := New([]string{"b", "a"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a.digest() == "" || a.digest() == b.digest() {
-		t.Fatalf("digests %q and %q of different lists", a.digest(), b.digest())
+	if a.Digest() == "" || a.Digest() == b.Digest() {
+		t.Fatalf("digests %q and %q of different lists", a.Digest(), b.Digest())
 	}
 }
 
@@ -99,10 +99,10 @@ func FuzzExclude(f *testing.F) {
 		if len(pattern) > 64 || len(path) > 256 {
 			return // stars cost length to their power, and an operator writes the patterns
 		}
-		x, err := newExcluder([]string{pattern})
+		x, err := New([]string{pattern})
 		if err == nil {
-			x.match(path, false)
-			x.match(path, true)
+			x.Match(path, false)
+			x.Match(path, true)
 		}
 	})
 }

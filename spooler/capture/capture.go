@@ -1,4 +1,18 @@
-package spooler
+// Package capture reads files of the source as they were at one moment, and packs what they hold into shards in the node's own
+// store.
+//
+// How a file's content gets into a batch:
+//
+//  1. Capturer.Capture(job, packer): a stable read; the chunks have places, some in shards that are still open.
+//  2. Packing.FlushAll: every shard is published in the node's own store, or has failed.
+//  3. for each capture that is NeedsLists: PackLists, which packs the list of its pieces; then FlushAll once more.
+//  4. Packing.TakePublished: the shards that the batch introduces.
+//  5. for each capture with Through at most the Serial of the last shard taken: Content goes into the batch. An error there
+//     means that one of its shards could not be published: the file stays pending and is captured again. The others wait
+//     for the next batch with their pieces as they are.
+//
+// After a crash anywhere in between nothing names the shards, and the file is pending still.
+package capture
 
 import (
 	"context"
@@ -16,43 +30,31 @@ import (
 	"slipway/internal/source"
 )
 
-// How a file's content gets into a batch:
-//
-//  1. capturer.capture(job, packer): a stable read; the chunks have places, some in shards that are still open.
-//  2. packing.flushAll: every shard is published in the node's own store, or has failed.
-//  3. for each capture that is needsLists(): packLists, which packs the list of its pieces; then flushAll once more.
-//  4. packing.takePublished: the shards that the batch introduces.
-//  5. for each capture with through() at most the Serial of the last shard taken: content() goes into the batch. An error there
-//     means that one of its shards could not be published: the file stays pending and is captured again. The others wait
-//     for the next batch with their pieces as they are.
-//
-// After a crash anywhere in between nothing names the shards, and the file is pending still.
-
 // Classes of errors of a capture. The file stays pending in every case; a vanished one is fs.ErrNotExist, another object in
 // its place source.ErrMoved.
 var (
-	errBusy     = errors.New("file is open for writing or mapped")
-	errChanging = errors.New("file changed each time it was read")
+	ErrBusy     = errors.New("file is open for writing or mapped")
+	ErrChanging = errors.New("file changed each time it was read")
 )
 
 const (
-	// captureTries bounds how often a file that changes while it is read is read again.
-	captureTries = 3
+	// maxTries bounds how often a file that changes while it is read is read again.
+	maxTries = 3
 	// raceWindow is how old a change must be before an unmoved ctime proves that nothing changed: a clock tick of older
 	// kernels, and a page fault or write(2) that has set the time and not stored yet.
 	raceWindow = 50 * time.Millisecond
 )
 
-// captureJob asks for the content of one file.
-type captureJob struct {
+// Job asks for the content of one file.
+type Job struct {
 	ID    batch.FileID
 	Path  string // below the source, as it is known now
 	Ident journal.Ident
 	Force bool // the file has writers: take it all the same, as not clean if need be
 }
 
-// captured is what a capture brought. It may be handed on to another goroutine, not used by two.
-type captured struct {
+// Captured is what a capture brought. It may be handed on to another goroutine, not used by two.
+type Captured struct {
 	ID     batch.FileID
 	Ident  journal.Ident
 	Attr   journal.Attr      // from before the read: a later change is seen against it
@@ -64,20 +66,23 @@ type captured struct {
 	Err    error
 
 	pieces []*placed
-	lists  []*placed // of a file with too many pieces, once packLists was there
+	lists  []*placed // of a file with too many pieces, once PackLists was there
 	holes  []batch.Hole
 }
 
-// capturer reads files of one source. Safe for concurrent use.
-type capturer struct {
+// Capturer reads files of one source. Safe for concurrent use.
+type Capturer struct {
 	root *os.File
 	keys chunk.Keys
 }
 
-// capture reads one file as a whole that it was at one moment, and packs it. The result's Err says why it could not.
-func (c *capturer) capture(ctx context.Context, job captureJob, p *packer) captured {
+// New makes a capturer of the files below root.
+func New(root *os.File, keys chunk.Keys) *Capturer { return &Capturer{root: root, keys: keys} }
+
+// Capture reads one file as a whole that it was at one moment, and packs it. The result's Err says why it could not.
+func (c *Capturer) Capture(ctx context.Context, job Job, p *Packer) Captured {
 	began := time.Now()
-	got := captured{ID: job.ID, Ident: job.Ident}
+	got := Captured{ID: job.ID, Ident: job.Ident}
 	if err := c.read(ctx, job, p, &got); err != nil {
 		got.Err = fmt.Errorf("capture %q: %w", job.Path, err)
 	}
@@ -85,13 +90,13 @@ func (c *capturer) capture(ctx context.Context, job captureJob, p *packer) captu
 	return got
 }
 
-func (c *capturer) read(ctx context.Context, job captureJob, p *packer, got *captured) error {
+func (c *Capturer) read(ctx context.Context, job Job, p *Packer, got *Captured) error {
 	f, err := source.Open(c.root, job.Path, unix.O_RDONLY, job.Ident)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = f.Close() }() // only read
-	for range captureTries {
+	for range maxTries {
 		stable, err := c.attempt(ctx, f, job.Force, p, got)
 		if err != nil {
 			return err
@@ -101,7 +106,7 @@ func (c *capturer) read(ctx context.Context, job captureJob, p *packer, got *cap
 		}
 	}
 	if !job.Force {
-		return errChanging
+		return ErrChanging
 	}
 	return nil // as read last, not clean
 }
@@ -115,7 +120,7 @@ func (c *capturer) read(ctx context.Context, job captureJob, p *packer, got *cap
 //	read
 //	statx      the same time, size, mtime: no store since the flush, no write since the first statx
 //	probe      without writers at first: none came meanwhile, so no mapping that the missing flush would have caught
-func (c *capturer) attempt(ctx context.Context, f *os.File, force bool, p *packer, got *captured) (stable bool, err error) {
+func (c *Capturer) attempt(ctx context.Context, f *os.File, force bool, p *Packer, got *Captured) (stable bool, err error) {
 	quiet, err := findWriter(f, force)
 	if err != nil {
 		return false, err
@@ -163,7 +168,7 @@ func stateBefore(ctx context.Context, f *os.File) (attr journal.Attr, racy bool,
 	return attr, recent(attr.Ctime), err
 }
 
-// findWriter asks for hidden writers: without force one is errBusy. Where the file system has no leases nobody can tell, and
+// findWriter asks for hidden writers: without force one is ErrBusy. Where the file system has no leases nobody can tell, and
 // what the mount knows has to do.
 func findWriter(f *os.File, force bool) (quiet bool, err error) {
 	quiet, err = source.Quiet(f)
@@ -171,13 +176,13 @@ func findWriter(f *os.File, force bool) (quiet bool, err error) {
 	case errors.Is(err, source.ErrNoLease):
 		return !force, nil
 	case err == nil && !quiet && !force:
-		return false, errBusy
+		return false, ErrBusy
 	}
 	return quiet, err
 }
 
 // take reads attributes and content as they are now into got.
-func (c *capturer) take(ctx context.Context, f *os.File, attr journal.Attr, p *packer, got *captured) error {
+func (c *Capturer) take(ctx context.Context, f *os.File, attr journal.Attr, p *Packer, got *Captured) error {
 	holes, err := source.Holes(f, attr.Size)
 	if err != nil {
 		return err

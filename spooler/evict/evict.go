@@ -1,4 +1,8 @@
-package spooler
+// Package evict keeps the node's own store under its cap: it removes the local copies of shards that other stores have.
+//
+// After a crash: a shard that the catalog calls evicted may lie in the own store still, and the next Open removes it. One that
+// the catalog does not call evicted was not touched. Batch files are never removed.
+package evict
 
 import (
 	"cmp"
@@ -14,22 +18,26 @@ import (
 	"slipway/internal/catalog"
 	"slipway/internal/shard"
 	"slipway/internal/store"
+	"slipway/spooler/push"
 )
 
-// spoolUsage counts the bytes of the node's own store. Safe for concurrent use; the zero value is empty.
-type spoolUsage struct{ n atomic.Int64 }
+// Usage counts the bytes of the node's own store. Safe for concurrent use; the zero value is empty.
+type Usage struct{ n atomic.Int64 }
 
-func (u *spoolUsage) add(n int64)  { u.n.Add(n) }
-func (u *spoolUsage) bytes() int64 { return u.n.Load() }
+// Add counts bytes that came, or went when negative.
+func (u *Usage) Add(n int64) { u.n.Add(n) }
 
-// evictPressure is the share of the cap, in hundredths, from which local copies go as soon as two other stores have them.
-const evictPressure = 80
+// Bytes returns how many there are.
+func (u *Usage) Bytes() int64 { return u.n.Load() }
 
-// evictStep bounds how many shards one step removes: each is looked up at the hosts first.
-const evictStep = 256
+// pressure is the share of the cap, in hundredths, from which local copies go as soon as two other stores have them.
+const pressure = 80
 
-// evictHeads say which batches are safe without the local copy.
-type evictHeads struct {
+// maxStep bounds how many shards one step removes: each is looked up at the hosts first.
+const maxStep = 256
+
+// Heads say which batches are safe without the local copy.
+type Heads struct {
 	Stored batch.Seq // `copies` backup hosts have everything up to here
 	Twice  batch.Seq // two independent stores other than this node have; counts under pressure alone
 }
@@ -40,25 +48,25 @@ type localShard struct {
 	obj batch.Object
 }
 
-// evictor keeps the own store under its cap. It removes shards only; batch files stay, they are what the history is read from.
-type evictor struct {
+// Evictor keeps the own store under its cap. It removes shards only; batch files stay, they are what the history is read from.
+type Evictor struct {
 	own   store.Store
 	cat   *catalog.Catalog
 	cap   int64 // 0: none
-	usage *spoolUsage
+	usage *Usage
 
 	// confirm looks a shard up at the backup hosts before the local copy goes, confirmTwice one that goes under pressure at
 	// any two stores; nil: the heads are believed.
-	confirm, confirmTwice func(ctx context.Context, o batch.Object) (bool, error)
+	Confirm, ConfirmTwice func(ctx context.Context, o batch.Object) (bool, error)
 
 	mu    sync.Mutex   // guards what follows
 	local []localShard // by seq
 }
 
-// openEvictor takes stock of the own store: what lies there, how many bytes that is. A shard that the catalog calls evicted
+// Open takes stock of the own store: what lies there, how many bytes that is. A shard that the catalog calls evicted
 // and that lies there still is removed: the last run died in between.
-func openEvictor(ctx context.Context, own store.Store, cat *catalog.Catalog, cap int64, usage *spoolUsage) (*evictor, error) {
-	e := &evictor{own: own, cat: cat, cap: cap, usage: usage}
+func Open(ctx context.Context, own store.Store, cat *catalog.Catalog, cap int64, usage *Usage) (*Evictor, error) {
+	e := &Evictor{own: own, cat: cat, cap: cap, usage: usage}
 	var left []batch.Object
 	err := eachOwnShard(ctx, own, func(o batch.Object) error {
 		info, ok, err := shardInfo(cat, o.Digest)
@@ -71,7 +79,7 @@ func openEvictor(ctx context.Context, own store.Store, cat *catalog.Catalog, cap
 		case ok:
 			e.local = append(e.local, localShard{seq: info.Seq, obj: o})
 		}
-		usage.add(o.Size)
+		usage.Add(o.Size)
 		return nil
 	})
 	if err != nil {
@@ -86,7 +94,7 @@ func openEvictor(ctx context.Context, own store.Store, cat *catalog.Catalog, cap
 	return e, addBatchFiles(ctx, own, usage)
 }
 
-func addBatchFiles(ctx context.Context, own store.Store, usage *spoolUsage) error {
+func addBatchFiles(ctx context.Context, own store.Store, usage *Usage) error {
 	epochs, err := own.List(ctx, "batches")
 	if err != nil {
 		return fmt.Errorf("take stock of the own store: %w", err)
@@ -102,15 +110,15 @@ func addBatchFiles(ctx context.Context, own store.Store, usage *spoolUsage) erro
 				return fmt.Errorf("take stock of the own store: %w", err)
 			}
 			for _, f := range files {
-				usage.add(f.Size)
+				usage.Add(f.Size)
 			}
 		}
 	}
 	return nil
 }
 
-// committed tells of the shards that a batch introduced. Their bytes were counted when they were published.
-func (e *evictor) committed(seq batch.Seq, objects []batch.Object) {
+// Committed tells of the shards that a batch introduced. Their bytes were counted when they were published.
+func (e *Evictor) Committed(seq batch.Seq, objects []batch.Object) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, o := range objects {
@@ -119,16 +127,16 @@ func (e *evictor) committed(seq batch.Seq, objects []batch.Object) {
 }
 
 // pressed tells whether the own store is so full that two other stores have to do.
-func (e *evictor) pressed() bool {
-	return e.cap > 0 && e.usage.bytes() >= e.cap/100*evictPressure
+func (e *Evictor) pressed() bool {
+	return e.cap > 0 && e.usage.Bytes() >= e.cap/100*pressure
 }
 
-// evictOnce removes local copies that are no longer needed, oldest first, and returns how many bytes became free. It stops at
+// Once removes local copies that are no longer needed, oldest first, and returns how many bytes became free. It stops at
 // the first one that is not confirmed: the hosts' heads promise more than is there, and the next step asks again.
 //
 // The catalog says evicted before the file goes. Dying in between leaves a file that the next start removes; the other order
 // would leave a shard that looks lost.
-func (e *evictor) evictOnce(ctx context.Context, heads evictHeads) (freed int64, err error) {
+func (e *Evictor) Once(ctx context.Context, heads Heads) (freed int64, err error) {
 	upto := heads.Stored
 	if e.pressed() {
 		upto = max(upto, heads.Twice)
@@ -149,27 +157,27 @@ func (e *evictor) evictOnce(ctx context.Context, heads evictHeads) (freed int64,
 		}
 		freed += l.obj.Size
 	}
-	e.usage.add(-freed)
+	e.usage.Add(-freed)
 	return freed, errors.Join(errs...)
 }
 
 // candidates returns the oldest local shards up to a batch.
-func (e *evictor) candidates(upto batch.Seq) []localShard {
+func (e *Evictor) candidates(upto batch.Seq) []localShard {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	n := 0
-	for n < len(e.local) && n < evictStep && e.local[n].seq <= upto {
+	for n < len(e.local) && n < maxStep && e.local[n].seq <= upto {
 		n++
 	}
 	return slices.Clone(e.local[:n])
 }
 
 // confirmed returns the leading part of list that the other stores have, by their own word.
-func (e *evictor) confirmed(ctx context.Context, list []localShard, stored batch.Seq) ([]localShard, error) {
+func (e *Evictor) confirmed(ctx context.Context, list []localShard, stored batch.Seq) ([]localShard, error) {
 	for i, l := range list {
-		confirm := e.confirm
+		confirm := e.Confirm
 		if l.seq > stored {
-			confirm = e.confirmTwice
+			confirm = e.ConfirmTwice
 		}
 		if confirm == nil {
 			continue
@@ -185,7 +193,7 @@ func (e *evictor) confirmed(ctx context.Context, list []localShard, stored batch
 	return list, nil
 }
 
-func (e *evictor) markEvicted(list []localShard) error {
+func (e *Evictor) markEvicted(list []localShard) error {
 	return e.cat.Update(func(tx *catalog.Tx) error {
 		for _, l := range list {
 			info, ok, err := tx.Shard(l.obj.Digest)
@@ -204,19 +212,19 @@ func (e *evictor) markEvicted(list []localShard) error {
 	})
 }
 
-func (e *evictor) forget(n int) {
+func (e *Evictor) forget(n int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.local = e.local[n:]
 }
 
-// heldBy returns a confirm function: at least n of the stores have the shard in its full size. A store that does not answer
+// HeldBy returns a confirm function: at least n of the stores have the shard in its full size. A store that does not answer
 // does not count; when that is what is lacking, its error is returned.
-func heldBy(stores []store.Store, n int) func(context.Context, batch.Object) (bool, error) {
+func HeldBy(stores []store.Store, n int) func(context.Context, batch.Object) (bool, error) {
 	return func(ctx context.Context, o batch.Object) (bool, error) {
 		have, errs := 0, []error(nil)
 		for _, s := range stores {
-			ok, err := holds(ctx, s, o)
+			ok, err := push.Holds(ctx, s, o)
 			if err != nil {
 				errs = append(errs, err)
 			}
@@ -231,9 +239,9 @@ func heldBy(stores []store.Store, n int) func(context.Context, batch.Object) (bo
 	}
 }
 
-// unnamedShards returns the shards in the own store that no batch introduced: the last run published them and died before it
+// Unnamed returns the shards in the own store that no batch introduced: the last run published them and died before it
 // sealed. To be asked at start, before anything is captured; they are removed and listed in the next envelope as abandoned.
-func unnamedShards(ctx context.Context, own store.Store, cat *catalog.Catalog) ([]batch.Object, error) {
+func Unnamed(ctx context.Context, own store.Store, cat *catalog.Catalog) ([]batch.Object, error) {
 	var unnamed []batch.Object
 	err := eachOwnShard(ctx, own, func(o batch.Object) error {
 		_, ok, err := shardInfo(cat, o.Digest)

@@ -1,4 +1,4 @@
-package spooler
+package capture
 
 import (
 	"errors"
@@ -129,7 +129,7 @@ func (x *chunkIndex) withdraw(ps []*placed) {
 
 // committed drops the reservations of shards that the catalog knows now. Before that moment they have to stay: in between
 // the chunk would be found nowhere and stored again.
-func (x *chunkIndex) committed(shards []publishedShard) {
+func (x *chunkIndex) committed(shards []Published) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, s := range shards {

@@ -1,4 +1,4 @@
-package spooler
+package push
 
 import (
 	"bytes"
@@ -17,7 +17,7 @@ import (
 
 // lookAgain looks for the shards of batches that are there by name but neither acknowledged nor sent by this run, and returns
 // the last batch before one that lacks something.
-func (p *pusher) lookAgain(ctx context.Context, from, head batch.Seq) (batch.Seq, error) {
+func (p *Pusher) lookAgain(ctx context.Context, from, head batch.Seq) (batch.Seq, error) {
 	var objects []batch.Object
 	needs := make(map[batch.Object]batch.Seq)
 	for seq := max(from, p.looked) + 1; seq <= head; seq++ {
@@ -46,7 +46,7 @@ func (p *pusher) lookAgain(ctx context.Context, from, head batch.Seq) (batch.Seq
 
 // missing returns those shards that the destination does not have in their full size: few are looked up one by one, many by
 // listing the directories they lie in.
-func (p *pusher) missing(ctx context.Context, objects []batch.Object) ([]batch.Object, error) {
+func (p *Pusher) missing(ctx context.Context, objects []batch.Object) ([]batch.Object, error) {
 	var mu sync.Mutex
 	var out []batch.Object
 	lacks := func(o batch.Object) {
@@ -55,11 +55,11 @@ func (p *pusher) missing(ctx context.Context, objects []batch.Object) ([]batch.O
 		out = append(out, o)
 	}
 	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(pushFlight)
+	g.SetLimit(maxFlight)
 	if len(objects) <= lookOneByOne {
 		for _, o := range objects {
 			g.Go(func() error {
-				has, err := holds(gctx, p.t.Dest, o)
+				has, err := Holds(gctx, p.t.Dest, o)
 				if err == nil && !has {
 					lacks(o)
 				}
@@ -100,8 +100,8 @@ func lacking(ctx context.Context, s store.Store, dir string, want []batch.Object
 	return nil
 }
 
-// holds tells whether a store has a shard in its full size.
-func holds(ctx context.Context, s store.Store, o batch.Object) (bool, error) {
+// Holds tells whether a store has a shard in its full size.
+func Holds(ctx context.Context, s store.Store, o batch.Object) (bool, error) {
 	i, err := s.Stat(ctx, o.Digest.Path())
 	if errors.Is(err, store.ErrNotExist) {
 		return false, nil

@@ -1,4 +1,4 @@
-package spooler
+package push
 
 import (
 	"context"
@@ -15,7 +15,7 @@ import (
 )
 
 // sendRun sends the shards of all batches of the run in parallel, then the batch files in order.
-func (p *pusher) sendRun(ctx context.Context, run []outgoing) (int, error) {
+func (p *Pusher) sendRun(ctx context.Context, run []outgoing) (int, error) {
 	var objects []batch.Object
 	for _, o := range run {
 		for _, s := range o.objects {
@@ -44,7 +44,7 @@ func (p *pusher) sendRun(ctx context.Context, run []outgoing) (int, error) {
 
 // sendBatch publishes the batch file and then looks once more for all its shards: until the batch named them, a daemon there
 // was free to remove them as abandoned. Dying before the look repeats it at the next connect.
-func (p *pusher) sendBatch(ctx context.Context, o outgoing) error {
+func (p *Pusher) sendBatch(ctx context.Context, o outgoing) error {
 	if err := p.stopIfFull(); err != nil {
 		return err
 	}
@@ -71,7 +71,7 @@ func (p *pusher) sendBatch(ctx context.Context, o outgoing) error {
 }
 
 // forgetAhead drops what was noted of shards sent ahead, or about to be, once their batch is delivered.
-func (p *pusher) forgetAhead(objects []batch.Object) {
+func (p *Pusher) forgetAhead(objects []batch.Object) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, s := range objects {
@@ -83,7 +83,7 @@ func (p *pusher) forgetAhead(objects []batch.Object) {
 }
 
 // deliver moves the cursor to a batch that is complete at the destination.
-func (p *pusher) deliver(seq batch.Seq) {
+func (p *Pusher) deliver(seq batch.Seq) {
 	p.cursor, p.looked = seq, seq
 	p.mu.Lock()
 	p.report.Published = seq
@@ -94,16 +94,16 @@ func (p *pusher) deliver(seq batch.Seq) {
 }
 
 // sendAhead sends a few announced shards, and tells whether it did.
-func (p *pusher) sendAhead(ctx context.Context) (bool, error) {
+func (p *Pusher) sendAhead(ctx context.Context) (bool, error) {
 	p.mu.Lock()
-	n := min(len(p.announced), pushFlight)
+	n := min(len(p.announced), maxFlight)
 	some := slices.Clone(p.announced[:n])
 	p.announced = slices.Delete(p.announced, 0, n)
 	p.mu.Unlock()
 	if n == 0 {
 		return false, nil
 	}
-	p.enter(pushSending, nil)
+	p.enter(Sending, nil)
 	if err := p.sendShards(ctx, some); err != nil {
 		return false, err
 	}
@@ -114,9 +114,9 @@ func (p *pusher) sendAhead(ctx context.Context) (bool, error) {
 }
 
 // sendShards sends shards, several in flight. "full" in the destination's acks stops it at the next one.
-func (p *pusher) sendShards(ctx context.Context, objects []batch.Object) error {
+func (p *Pusher) sendShards(ctx context.Context, objects []batch.Object) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(pushFlight)
+	g.SetLimit(maxFlight)
 	for _, o := range objects {
 		if ctx.Err() != nil {
 			break
@@ -126,7 +126,7 @@ func (p *pusher) sendShards(ctx context.Context, objects []batch.Object) error {
 	return g.Wait()
 }
 
-func (p *pusher) sendShard(ctx context.Context, o batch.Object) error {
+func (p *Pusher) sendShard(ctx context.Context, o batch.Object) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -145,7 +145,7 @@ func (p *pusher) sendShard(ctx context.Context, o batch.Object) error {
 }
 
 // shardBytes reads a shard from the own store, checked, or from another store that still has it.
-func (p *pusher) shardBytes(ctx context.Context, o batch.Object) ([]byte, error) {
+func (p *Pusher) shardBytes(ctx context.Context, o batch.Object) ([]byte, error) {
 	data, err := readShard(ctx, p.t.Own, o)
 	if err == nil {
 		return data, nil
@@ -160,7 +160,7 @@ func (p *pusher) shardBytes(ctx context.Context, o batch.Object) ([]byte, error)
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return nil, &lostShardError{Shard: o, Err: errors.Join(errs...)}
+	return nil, &LostShardError{Shard: o, Err: errors.Join(errs...)}
 }
 
 func readShard(ctx context.Context, s store.Store, o batch.Object) ([]byte, error) {

@@ -1,4 +1,6 @@
-package spooler
+// Package exclude says which names the configuration leaves out of a backup. It holds a list of patterns and nothing else: no
+// state, nothing that a crash could change.
+package exclude
 
 import (
 	"crypto/sha256"
@@ -7,16 +9,16 @@ import (
 	"strings"
 )
 
-// excluder decides what `exclude:` leaves out: patterns in the language of gitignore(5), relative to the volume. It is our own
+// List decides what `exclude:` leaves out: patterns in the language of gitignore(5), relative to the volume. It is our own
 // because the Go libraries for it either translate to regular expressions with known differences from git, or bring a whole
 // git along; the language is small, and its corners are in the tests, checked against git itself.
-type excluder struct {
-	rules []excludeRule
+type List struct {
+	rules []rule
 	sum   string
 }
 
-// excludeRule is one pattern.
-type excludeRule struct {
+// rule is one pattern.
+type rule struct {
 	line    int // in the list, from 1
 	negated bool
 	dirOnly bool
@@ -24,11 +26,11 @@ type excludeRule struct {
 	glob    string // slash-separated, without a leading slash
 }
 
-// newExcluder reads a list of patterns; comments and empty lines count as lines. nil, which excludes nothing, for an empty one.
-func newExcluder(patterns []string) (*excluder, error) {
-	x := &excluder{}
+// New reads a list of patterns; comments and empty lines count as lines. nil, which excludes nothing, for an empty one.
+func New(patterns []string) (*List, error) {
+	x := &List{}
 	for i, p := range patterns {
-		r, ok, err := parseExclude(p)
+		r, ok, err := parse(p)
 		if err != nil {
 			return nil, fmt.Errorf("exclude pattern %d %q: %w", i+1, p, err)
 		}
@@ -45,8 +47,8 @@ func newExcluder(patterns []string) (*excluder, error) {
 	return x, nil
 }
 
-func parseExclude(p string) (excludeRule, bool, error) {
-	var r excludeRule
+func parse(p string) (rule, bool, error) {
+	var r rule
 	p = trimTrailingSpace(strings.TrimSuffix(p, "\r"))
 	if p == "" || p[0] == '#' {
 		return r, false, nil
@@ -79,9 +81,9 @@ func trimTrailingSpace(p string) string {
 	return p[:end]
 }
 
-// match tells whether path (relative to the volume) is left out, and by which line. What lies below an excluded directory is
+// Match tells whether path (relative to the volume) is left out, and by which line. What lies below an excluded directory is
 // excluded with it, whatever later patterns say.
-func (x *excluder) match(path string, isDir bool) (line int, excluded bool) {
+func (x *List) Match(path string, isDir bool) (line int, excluded bool) {
 	if x == nil {
 		return 0, false
 	}
@@ -97,7 +99,7 @@ func (x *excluder) match(path string, isDir bool) (line int, excluded bool) {
 }
 
 // matchAt looks at this path alone, not at the directories above it. The last pattern that matches decides.
-func (x *excluder) matchAt(path string, isDir bool) (line int, excluded bool) {
+func (x *List) matchAt(path string, isDir bool) (line int, excluded bool) {
 	if path == "" || path == "." {
 		return 0, false
 	}
@@ -121,8 +123,8 @@ func (x *excluder) matchAt(path string, isDir bool) (line int, excluded bool) {
 	return 0, false
 }
 
-// digest names the list: a tree sealed under another one has to be looked at again. Empty when nothing is excluded.
-func (x *excluder) digest() string {
+// Digest names the list: a tree sealed under another one has to be looked at again. Empty when nothing is excluded.
+func (x *List) Digest() string {
 	if x == nil {
 		return ""
 	}

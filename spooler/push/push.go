@@ -1,4 +1,10 @@
-package spooler
+// Package push brings what is sealed in the node's own store to one destination, the cache or a replica peer, and reads the
+// acks there. One Pusher a destination follows the history; no pusher waits for another.
+//
+// After a crash of this node or of the destination: nothing is lost and nothing is undone. A pusher keeps no state on disk. A
+// shard is there whole or not at all, a batch file only behind all shards it introduces, batches in order of sequence. The next
+// connect compares what is durable there with the own store and goes on behind it; what is sent twice is equal and harmless.
+package push
 
 import (
 	"context"
@@ -16,13 +22,13 @@ import (
 	"slipway/internal/store"
 )
 
-// pushTarget says where one pusher pushes to, from where, and who is told.
-type pushTarget struct {
+// Target says where one pusher pushes to, from where, and who is told.
+type Target struct {
 	Name, Kind, URL string      // Kind: "cache", "replica"
 	Dest            store.Store // rooted at the volume
 	Volume          state.Volume
 	Own             store.Store // the node's own store, rooted at the volume
-	Log             sealedLog
+	Log             Log
 
 	// Elsewhere are stores that are asked for a shard which the own store has not any more, nearest first.
 	Elsewhere []store.Store
@@ -30,13 +36,13 @@ type pushTarget struct {
 	// Called from the pusher's goroutines, may be nil; they must not block for long.
 	OnAcks      func(target string, acks []ack.Acks) // every acks file there, each time they were read
 	OnDelivered func(target string, head batch.Seq)  // the report's Delivered, each time it may have moved
-	OnTrouble   func(target string, err error)       // each failed attempt: *aheadError and *lostShardError want an answer
+	OnTrouble   func(target string, err error)       // each failed attempt: *AheadError and *LostShardError want an answer
 	Logger      *slog.Logger                         // nil: nothing is logged
 }
 
 // Bounds of what a pusher has in hand at once.
 const (
-	pushFlight     = 4        // shards in flight
+	maxFlight      = 4        // shards in flight
 	runBatches     = 16       // batches whose shards are sent together
 	runBytes       = 32 << 20 // of those batches' shards
 	maxAnnounced   = 64       // shards that wait to go ahead of their batch
@@ -50,12 +56,12 @@ const (
 	backoffMax     = 30 * time.Second
 )
 
-// pusher brings one destination to where the own store is, in order of sequence, and keeps it there.
+// Pusher brings one destination to where the own store is, in order of sequence, and keeps it there.
 //
 // It keeps no state on disk: where delivery stands is read at the destination at every connect. After a crash on either side
 // the next connect finds what is durable there and goes on behind it; what is sent twice is equal and harmless.
-type pusher struct {
-	t     pushTarget
+type Pusher struct {
+	t     Target
 	dirty chan struct{} // capacity one: something to push, or something to look at
 	acked chan struct{} // capacity one: read the acks now
 
@@ -68,38 +74,39 @@ type pusher struct {
 	ahead  map[shard.Digest]bool
 
 	mu        sync.Mutex // guards what follows
-	report    pushReport
+	report    Report
 	fastTill  time.Time
 	announced []batch.Object
 }
 
-func newPusher(t pushTarget) *pusher {
+// New makes the pusher of one destination. Nothing is started.
+func New(t Target) *Pusher {
 	if t.Logger == nil {
 		t.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &pusher{
+	return &Pusher{
 		t:      t,
 		dirty:  make(chan struct{}, 1),
 		acked:  make(chan struct{}, 1),
 		ahead:  make(map[shard.Digest]bool),
-		report: pushReport{Name: t.Name, Kind: t.Kind, URL: t.URL, State: pushConnecting, Since: time.Now()},
+		report: Report{Name: t.Name, Kind: t.Kind, URL: t.URL, State: Connecting, Since: time.Now()},
 	}
 }
 
 // Close frees the connections.
-func (p *pusher) Close() error { return p.t.Dest.Close() }
+func (p *Pusher) Close() error { return p.t.Dest.Close() }
 
-// wake tells that there is something new to push.
-func (p *pusher) wake() {
+// Wake tells that there is something new to push.
+func (p *Pusher) Wake() {
 	select {
 	case p.dirty <- struct{}{}:
 	default:
 	}
 }
 
-// shardPublished lets a shard travel while its batch is still being sealed. It is an offer: a pusher that is behind leaves the
+// ShardPublished lets a shard travel while its batch is still being sealed. It is an offer: a pusher that is behind leaves the
 // shard to its batch.
-func (p *pusher) shardPublished(o batch.Object) {
+func (p *Pusher) ShardPublished(o batch.Object) {
 	if !p.connected.Load() {
 		return
 	}
@@ -108,11 +115,11 @@ func (p *pusher) shardPublished(o batch.Object) {
 		p.announced = append(p.announced, o)
 	}
 	p.mu.Unlock()
-	p.wake()
+	p.Wake()
 }
 
 // PushOnce pushes everything that is sealed now, and returns how many batches became complete at the destination.
-func (p *pusher) PushOnce(ctx context.Context) (int, error) {
+func (p *Pusher) PushOnce(ctx context.Context) (int, error) {
 	n, err := p.pushAll(ctx)
 	if err == nil {
 		return n, nil
@@ -123,9 +130,9 @@ func (p *pusher) PushOnce(ctx context.Context) (int, error) {
 	return n, fmt.Errorf("push to %s: %w", p.t.Name, err)
 }
 
-func (p *pusher) pushAll(ctx context.Context) (pushed int, err error) {
+func (p *Pusher) pushAll(ctx context.Context) (pushed int, err error) {
 	if !p.connected.Load() {
-		p.enter(pushConnecting, nil)
+		p.enter(Connecting, nil)
 		if err := p.connect(ctx); err != nil {
 			return 0, err
 		}
@@ -143,7 +150,7 @@ func (p *pusher) pushAll(ctx context.Context) (pushed int, err error) {
 			}
 			continue
 		}
-		p.enter(pushSending, nil)
+		p.enter(Sending, nil)
 		n, err := p.sendRun(ctx, run)
 		pushed += n
 		if err != nil {
@@ -162,7 +169,7 @@ type outgoing struct {
 }
 
 // nextRun reads the batches that come next, so many that several small ones share the wire and none waits long for another.
-func (p *pusher) nextRun(ctx context.Context) ([]outgoing, error) {
+func (p *Pusher) nextRun(ctx context.Context) ([]outgoing, error) {
 	if err := p.leapToBase(); err != nil {
 		return nil, err
 	}
@@ -182,12 +189,12 @@ func (p *pusher) nextRun(ctx context.Context) ([]outgoing, error) {
 }
 
 // leapToBase passes over a gap in what this node knows of earlier epochs.
-func (p *pusher) leapToBase() error {
-	bounds, err := p.t.Log.bounds()
+func (p *Pusher) leapToBase() error {
+	bounds, err := p.t.Log.Bounds()
 	if err != nil || p.cursor+1 >= bounds.Base {
 		return err
 	}
-	if _, known, err := p.t.Log.sealed(p.cursor + 1); known || err != nil {
+	if _, known, err := p.t.Log.Sealed(p.cursor + 1); known || err != nil {
 		return err
 	}
 	p.cursor = bounds.Base - 1

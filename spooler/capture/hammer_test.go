@@ -1,4 +1,4 @@
-package spooler
+package capture
 
 import (
 	"bytes"
@@ -21,7 +21,7 @@ const (
 )
 
 // hammer runs writer until the captures are through. writer does one change at a time and pauses in between by itself.
-func (r *captureRig) hammer(name string, force bool, writer func(i uint64) error, check func(c *captured, data []byte)) (clean int) {
+func (r *rig) hammer(name string, force bool, writer func(i uint64) error, check func(c *Captured, data []byte)) (clean int) {
 	r.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -38,15 +38,15 @@ func (r *captureRig) hammer(name string, force bool, writer func(i uint64) error
 	for began := time.Now(); time.Since(began) < hammerFor || kinds["clean"] == 0 && time.Since(began) < hammerMost; {
 		got := r.take(name, force)
 		switch {
-		case errors.Is(got.Err, errBusy):
+		case errors.Is(got.Err, ErrBusy):
 			kinds["busy"]++
-		case errors.Is(got.Err, errChanging):
+		case errors.Is(got.Err, ErrChanging):
 			kinds["changing"]++
 		case got.Err != nil:
 			r.t.Error(got.Err)
 		default:
 			data := r.restored(&got)
-			r.takePublished(1<<20, 0)
+			r.TakePublished(1<<20, 0)
 			if got.Clean {
 				kinds["clean"]++
 				check(&got, data)
@@ -73,7 +73,7 @@ func pause(i uint64, most time.Duration) {
 // A program opens, writes in two steps, closes, again and again: what is accepted has both halves of one round.
 func TestCaptureNeverTornOpenWriteClose(t *testing.T) {
 	const half = 2 << 20
-	r := newCaptureRig(t, mounted(t, "ext4"))
+	r := newRig(t, mounted(t, "ext4"))
 	r.write("f", make([]byte, 2*half))
 	writer := func(i uint64) error {
 		f, err := os.OpenFile(r.path("f"), os.O_WRONLY, 0)
@@ -93,7 +93,7 @@ func TestCaptureNeverTornOpenWriteClose(t *testing.T) {
 		pause(i/3, 250*time.Millisecond)
 		return nil
 	}
-	clean := r.hammer("f", false, writer, func(_ *captured, data []byte) { wantUniform(t, data) })
+	clean := r.hammer("f", false, writer, func(_ *Captured, data []byte) { wantUniform(t, data) })
 	if clean == 0 {
 		t.Error("nothing was captured in all the pauses")
 	}
@@ -109,7 +109,7 @@ func wantUniform(t *testing.T, data []byte) {
 // A program holds the file open and rewrites it with one write(2) after another.
 func TestCaptureNeverTornBigWrites(t *testing.T) {
 	const size = 4 << 20
-	r := newCaptureRig(t, mounted(t, "ext4"))
+	r := newRig(t, mounted(t, "ext4"))
 	r.write("f", make([]byte, size))
 	f, err := os.OpenFile(r.path("f"), os.O_WRONLY, 0)
 	if err != nil {
@@ -125,14 +125,14 @@ func TestCaptureNeverTornBigWrites(t *testing.T) {
 		pause(i, 200*time.Millisecond)
 		return err
 	}
-	r.hammer("f", true, writer, func(_ *captured, data []byte) { wantUniform(t, data) })
+	r.hammer("f", true, writer, func(_ *Captured, data []byte) { wantUniform(t, data) })
 }
 
 // The kernel sets the time before write(2) copies: while a long one is under way, equal times prove nothing. Here it stops
 // half-way, at a page of its buffer that is not there before the test says so.
 func TestCaptureWaitsForWriteUnderWay(t *testing.T) {
 	const size = 2 << 20
-	r := newCaptureRig(t, mounted(t, "ext4"))
+	r := newRig(t, mounted(t, "ext4"))
 	r.write("f", make([]byte, size))
 	f, err := os.OpenFile(r.path("f"), os.O_WRONLY, 0)
 	if err != nil {
@@ -150,7 +150,7 @@ func TestCaptureWaitsForWriteUnderWay(t *testing.T) {
 	})
 	buf.reached(t)
 
-	result := make(chan captured, 1)
+	result := make(chan Captured, 1)
 	g.Go(func() error {
 		result <- r.take("f", true)
 		return nil
@@ -212,7 +212,7 @@ func mapping(t testing.TB, path string, size int) (m []byte, unmap func()) {
 // has a last page younger than the first, nor more than one round older.
 func TestCaptureNeverTornMapping(t *testing.T) {
 	const size = 4 << 20
-	r := newCaptureRig(t, mounted(t, "ext4"))
+	r := newRig(t, mounted(t, "ext4"))
 	r.write("f", make([]byte, size))
 	m, _ := mapping(t, r.path("f"), size)
 	round := uint64(0)
@@ -225,7 +225,7 @@ func TestCaptureNeverTornMapping(t *testing.T) {
 		pause(i, 400*time.Millisecond)
 		return nil
 	}
-	clean := r.hammer("f", true, writer, func(_ *captured, data []byte) {
+	clean := r.hammer("f", true, writer, func(_ *Captured, data []byte) {
 		first, last := binary.LittleEndian.Uint64(data), binary.LittleEndian.Uint64(data[size-8:])
 		if last > first || first > last+1 {
 			t.Errorf("torn: first page of round %d, last page of round %d", first, last)
@@ -240,7 +240,7 @@ func TestCaptureNeverTornMapping(t *testing.T) {
 // read already and to one that is not.
 func TestCaptureStoreToDirtyPage(t *testing.T) {
 	const size = 6 << 20
-	r := newCaptureRig(t, mounted(t, "ext4"))
+	r := newRig(t, mounted(t, "ext4"))
 	r.write("f", noise(1, size))
 	m, _ := mapping(t, r.path("f"), size)
 	store := func(v byte) { m[0], m[size-1] = v, v }
@@ -257,12 +257,12 @@ func TestCaptureStoreToDirtyPage(t *testing.T) {
 func TestCaptureMappingAfterClose(t *testing.T) {
 	for _, kind := range []string{"ext4", "tmpfs"} {
 		t.Run(kind, func(t *testing.T) {
-			r := newCaptureRig(t, mounted(t, kind))
+			r := newRig(t, mounted(t, kind))
 			r.write("f", make([]byte, 4096))
 			m, unmap := mapping(t, r.path("f"), 4096)
 			pause(999, 2*raceWindow)
-			if got := r.take("f", false); !errors.Is(got.Err, errBusy) {
-				t.Fatalf("mapped file: %v, want errBusy", got.Err)
+			if got := r.take("f", false); !errors.Is(got.Err, ErrBusy) {
+				t.Fatalf("mapped file: %v, want ErrBusy", got.Err)
 			}
 			// Nobody stores at this moment. On ext4 that can be told; on tmpfs it cannot (V18).
 			if got := r.mustTake("f", true); got.Clean != (kind == "ext4") {
@@ -282,7 +282,7 @@ func TestCaptureMappingAfterClose(t *testing.T) {
 func TestCaptureGrowing(t *testing.T) {
 	const record = 64 << 10
 	for _, force := range []bool{false, true} {
-		r := newCaptureRig(t, mounted(t, "ext4"))
+		r := newRig(t, mounted(t, "ext4"))
 		want := noise(0, record)
 		r.write("f", want)
 		held, err := os.OpenFile(r.path("f"), os.O_WRONLY|os.O_APPEND, 0)
@@ -316,8 +316,8 @@ func TestCaptureGrowing(t *testing.T) {
 		grow(99)
 		got = r.take("f", force)
 		if !force {
-			if !errors.Is(got.Err, errChanging) {
-				t.Fatalf("always growing: %v, want errChanging", got.Err)
+			if !errors.Is(got.Err, ErrChanging) {
+				t.Fatalf("always growing: %v, want ErrChanging", got.Err)
 			}
 			continue
 		}
@@ -332,7 +332,7 @@ func TestCaptureGrowing(t *testing.T) {
 
 // A file that changed just now is waited for, not refused: nothing proves that it holds still before.
 func TestCaptureOutwaitsRecentChange(t *testing.T) {
-	r := newCaptureRig(t, mounted(t, "ext4"))
+	r := newRig(t, mounted(t, "ext4"))
 	r.write("f", []byte("new"))
 	began := time.Now()
 	got := r.mustTake("f", false)
@@ -342,19 +342,19 @@ func TestCaptureOutwaitsRecentChange(t *testing.T) {
 }
 
 func BenchmarkCaptureSmallFiles(b *testing.B) {
-	r := newCaptureRig(b, mounted(b, "ext4"))
+	r := newRig(b, mounted(b, "ext4"))
 	const files = 2000
 	for i := range files {
 		r.write(benchName(i), noise(uint64(i), 4096))
 	}
 	pause(999, 2*raceWindow)
-	jobs := make([]captureJob, files)
+	jobs := make([]Job, files)
 	for i := range jobs {
 		jobs[i] = r.job(benchName(i), false)
 	}
 	b.ResetTimer()
 	for i := range b.N {
-		if got := r.capture(context.Background(), jobs[i%files], r.packers[0]); got.Err != nil {
+		if got := r.Capture(context.Background(), jobs[i%files], r.packers[0]); got.Err != nil {
 			b.Fatal(got.Err)
 		}
 	}

@@ -1,4 +1,4 @@
-package spooler
+package push
 
 import (
 	"context"
@@ -13,25 +13,25 @@ import (
 	"slipway/internal/store"
 )
 
-// pushState is what a pusher is doing.
-type pushState string
+// State is what a pusher is doing.
+type State string
 
 // The states. connecting → sending ⇄ idle; from each of them to full, waiting or refused, and from there to connecting again
 // (from full to sending).
 const (
-	pushConnecting pushState = "connecting"
-	pushSending    pushState = "sending"
-	pushIdle       pushState = "idle"    // everything sealed is there
-	pushWaiting    pushState = "waiting" // after a fault, until the next attempt
-	pushFull       pushState = "full"    // the destination has no room
-	pushRefused    pushState = "refused" // an operator is needed; tried again all the same
+	Connecting State = "connecting"
+	Sending    State = "sending"
+	Idle       State = "idle"    // everything sealed is there
+	Waiting    State = "waiting" // after a fault, until the next attempt
+	Full       State = "full"    // the destination has no room
+	Refused    State = "refused" // an operator is needed; tried again all the same
 )
 
-// pushReport is a copy of how a pusher stands.
-type pushReport struct {
+// Report is a copy of how a pusher stands.
+type Report struct {
 	Name, Kind, URL string
 
-	State     pushState
+	State     State
 	Since     time.Time // of the state
 	Error     string    // the last one; empty once it has gone on
 	Delivered batch.Seq // what counts as delivered: Acked, or Published where no daemon says anything
@@ -44,7 +44,7 @@ type pushReport struct {
 }
 
 // Report returns how the pusher stands.
-func (p *pusher) Report() pushReport {
+func (p *Pusher) Report() Report {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	r := p.report
@@ -56,21 +56,21 @@ func (p *pusher) Report() pushReport {
 }
 
 // tellDelivered hands on how far it has got.
-func (p *pusher) tellDelivered() {
+func (p *Pusher) tellDelivered() {
 	if p.t.OnDelivered != nil {
 		p.t.OnDelivered(p.t.Name, p.Report().Delivered)
 	}
 }
 
 // Run pushes and reads acks until ctx ends.
-func (p *pusher) Run(ctx context.Context) error {
+func (p *Pusher) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.sendLoop(ctx) })
 	g.Go(func() error { return p.ackLoop(ctx) })
 	return g.Wait()
 }
 
-func (p *pusher) sendLoop(ctx context.Context) error {
+func (p *Pusher) sendLoop(ctx context.Context) error {
 	pause := &backoff.ExponentialBackOff{
 		InitialInterval: backoffInitial, MaxInterval: backoffMax, Multiplier: 2, RandomizationFactor: 0.5,
 	}
@@ -94,28 +94,28 @@ func (p *pusher) sendLoop(ctx context.Context) error {
 }
 
 // stateAfter classes the outcome of an attempt.
-func stateAfter(err error) pushState {
-	var ahead *aheadError
+func stateAfter(err error) State {
+	var ahead *AheadError
 	switch {
 	case err == nil:
-		return pushIdle
+		return Idle
 	case errors.Is(err, errTargetFull), errors.Is(err, store.ErrFull):
-		return pushFull
+		return Full
 	case errors.As(err, &ahead), errors.Is(err, errForeign), errors.Is(err, errDamaged), errors.Is(err, store.ErrDiffers),
 		errors.Is(err, store.ErrHostKey), errors.Is(err, store.ErrAuth):
-		return pushRefused
+		return Refused
 	}
-	return pushWaiting
+	return Waiting
 }
 
 // rest waits for what the state waits for. New work wakes only a pusher that is idle: a destination that just failed is left
 // alone until its time has come.
-func (p *pusher) rest(ctx context.Context, state pushState, pause *backoff.ExponentialBackOff) error {
+func (p *Pusher) rest(ctx context.Context, state State, pause *backoff.ExponentialBackOff) error {
 	wait, wake := idleLook, p.dirty
 	switch state {
-	case pushIdle:
+	case Idle:
 		pause.Reset()
-	case pushFull:
+	case Full:
 		// The acks wake us when they no longer say full; a full disk is tried again.
 		wait = pause.NextBackOff()
 		if p.isFull() {
@@ -136,7 +136,7 @@ func (p *pusher) rest(ctx context.Context, state pushState, pause *backoff.Expon
 }
 
 // enter is the one place where the state changes.
-func (p *pusher) enter(s pushState, err error) {
+func (p *Pusher) enter(s State, err error) {
 	p.mu.Lock()
 	was := p.report.State
 	if was != s {
@@ -145,26 +145,26 @@ func (p *pusher) enter(s pushState, err error) {
 	switch {
 	case err != nil:
 		p.report.Error = err.Error()
-	case s == pushIdle || s == pushSending:
+	case s == Idle || s == Sending:
 		p.report.Error = ""
 	}
 	p.mu.Unlock()
 	switch {
 	case err != nil && was != s:
 		p.t.Logger.Warn("push stopped", "store", p.t.Name, "state", s, "error", err)
-	case was != s && (s == pushIdle && was != pushSending || was == pushWaiting && s == pushSending):
+	case was != s && (s == Idle && was != Sending || was == Waiting && s == Sending):
 		p.t.Logger.Info("push goes on", "store", p.t.Name, "state", s)
 	}
 }
 
-func (p *pusher) count(n int64) {
+func (p *Pusher) count(n int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.report.Sent += n
 }
 
 // ackLoop reads the acks while the destination is reachable. Only the sending side reconnects, with its back-off.
-func (p *pusher) ackLoop(ctx context.Context) error {
+func (p *Pusher) ackLoop(ctx context.Context) error {
 	t := time.NewTimer(0)
 	defer t.Stop()
 	for {
@@ -177,7 +177,7 @@ func (p *pusher) ackLoop(ctx context.Context) error {
 		if p.connected.Load() {
 			if err := p.PollAcks(ctx); errors.Is(err, store.ErrTemporary) {
 				p.connected.Store(false)
-				p.wake()
+				p.Wake()
 			}
 		}
 		t.Reset(p.ackPace())
@@ -185,14 +185,14 @@ func (p *pusher) ackLoop(ctx context.Context) error {
 }
 
 // readAcksSoon makes the next reading of acks come at once.
-func (p *pusher) readAcksSoon() {
+func (p *Pusher) readAcksSoon() {
 	select {
 	case p.acked <- struct{}{}:
 	default:
 	}
 }
 
-func (p *pusher) ackPace() time.Duration {
+func (p *Pusher) ackPace() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if time.Now().Before(p.fastTill) {
@@ -203,7 +203,7 @@ func (p *pusher) ackPace() time.Duration {
 
 // PollAcks reads every acks file at the destination, its own and those of backup hosts, and hands them on. What the damaged
 // ones say is unknown; the others count all the same.
-func (p *pusher) PollAcks(ctx context.Context) error {
+func (p *Pusher) PollAcks(ctx context.Context) error {
 	all, err := ack.ReadAll(ctx, p.t.Dest)
 	if err != nil && len(all) == 0 {
 		return err
@@ -235,7 +235,7 @@ func (p *pusher) PollAcks(ctx context.Context) error {
 
 // noteOwn takes over what the destination's daemon says of itself. A head that went back means that the store did: compare
 // again and fill it.
-func (p *pusher) noteOwn(a ack.Acks) {
+func (p *Pusher) noteOwn(a ack.Acks) {
 	p.mu.Lock()
 	back := a.Head < p.report.Acked
 	wasFull := p.report.Full
@@ -246,12 +246,12 @@ func (p *pusher) noteOwn(a ack.Acks) {
 		p.connected.Store(false)
 	}
 	if back || wasFull && !a.Full {
-		p.wake()
+		p.Wake()
 	}
 }
 
 // slowDown ends the fast pace once every acks file has caught up with what was delivered.
-func (p *pusher) slowDown(behind bool) {
+func (p *Pusher) slowDown(behind bool) {
 	if behind {
 		return
 	}
@@ -260,13 +260,13 @@ func (p *pusher) slowDown(behind bool) {
 	p.fastTill = time.Time{}
 }
 
-func (p *pusher) isFull() bool {
+func (p *Pusher) isFull() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.report.Full
 }
 
-func (p *pusher) stopIfFull() error {
+func (p *Pusher) stopIfFull() error {
 	if p.isFull() {
 		return errTargetFull
 	}

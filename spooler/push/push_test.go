@@ -1,4 +1,4 @@
-package spooler
+package push
 
 import (
 	"context"
@@ -20,7 +20,7 @@ import (
 )
 
 func TestPushInOrder(t *testing.T) {
-	eachDestination(t, func(t *testing.T, r *pushRig) {
+	eachDestination(t, func(t *testing.T, r *rig) {
 		p := r.pusher()
 		r.push(p, 0)
 		for i := range 20 {
@@ -44,7 +44,7 @@ func TestPushInOrder(t *testing.T) {
 }
 
 func TestPushResumesAfterCut(t *testing.T) {
-	eachDestination(t, func(t *testing.T, r *pushRig) {
+	eachDestination(t, func(t *testing.T, r *rig) {
 		cut := errors.New("line cut")
 		for range 6 {
 			r.seal(r.object(5000), r.object(5000))
@@ -63,7 +63,7 @@ func TestPushResumesAfterCut(t *testing.T) {
 		if n, err := p.PushOnce(context.Background()); n != 2 || !errors.Is(err, cut) {
 			t.Fatalf("pushed %d, %v; want 2 and the cut", n, err)
 		}
-		for _, again := range []*pusher{p, r.pusher()} { // the same process, and one started anew
+		for _, again := range []*Pusher{p, r.pusher()} { // the same process, and one started anew
 			r.dest.tap(func(string) error { return cut })
 			if _, err := again.PushOnce(context.Background()); !errors.Is(err, cut) {
 				t.Fatalf("push with the line cut: %v", err)
@@ -83,7 +83,7 @@ func TestPushResumesAfterCut(t *testing.T) {
 
 // The server's processes die in the middle of a push; Run finds its way back.
 func TestPushServerKilled(t *testing.T) {
-	r := newPushRig(t, true)
+	r := newRig(t, true)
 	for range 12 {
 		r.seal(r.object(100_000))
 	}
@@ -99,7 +99,7 @@ func TestPushServerKilled(t *testing.T) {
 		}
 		return nil
 	})
-	r.runUntil(func(_ *pusher, head batch.Seq) bool { return head == 12 })
+	r.runUntil(func(_ *Pusher, head batch.Seq) bool { return head == 12 })
 	if kills != 3 {
 		t.Fatalf("%d kills", kills)
 	}
@@ -107,11 +107,11 @@ func TestPushServerKilled(t *testing.T) {
 }
 
 // runUntil runs a pusher until what it delivered satisfies done.
-func (r *pushRig) runUntil(done func(p *pusher, head batch.Seq) bool) pushReport {
+func (r *rig) runUntil(done func(p *Pusher, head batch.Seq) bool) Report {
 	r.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	var p *pusher
+	var p *Pusher
 	var mu sync.Mutex // both of the pusher's loops call
 	r.target.OnDelivered = func(_ string, head batch.Seq) {
 		mu.Lock()
@@ -128,10 +128,10 @@ func (r *pushRig) runUntil(done func(p *pusher, head batch.Seq) bool) pushReport
 }
 
 func TestPushForeignVolume(t *testing.T) {
-	eachDestination(t, func(t *testing.T, r *pushRig) {
+	eachDestination(t, func(t *testing.T, r *rig) {
 		r.seal(r.object(100))
 		other := state.Volume{Name: "accounts", ID: batch.NewVolumeID()}
-		if err := claimVolume(context.Background(), r.dest, "cache1", other); err != nil {
+		if err := ClaimVolume(context.Background(), r.dest, "cache1", other); err != nil {
 			t.Fatal(err)
 		}
 		_, err := r.pusher().PushOnce(context.Background())
@@ -150,7 +150,7 @@ func TestPushForeignVolume(t *testing.T) {
 }
 
 func TestPushNewerFormat(t *testing.T) {
-	r := newPushRig(t, false)
+	r := newRig(t, false)
 	if err := r.dest.CreateExclusive(context.Background(), "volume.json", []byte(`{"format":2}`)); err != nil {
 		t.Fatal(err)
 	}
@@ -160,11 +160,11 @@ func TestPushNewerFormat(t *testing.T) {
 }
 
 func TestPushFull(t *testing.T) {
-	eachDestination(t, func(t *testing.T, r *pushRig) {
+	eachDestination(t, func(t *testing.T, r *rig) {
 		r.acks("cache1", "cache", 0, true)
 		r.seal(r.object(1000))
 		p := r.pusher()
-		if n, err := p.PushOnce(context.Background()); n != 0 || !errors.Is(err, errTargetFull) || stateAfter(err) != pushFull {
+		if n, err := p.PushOnce(context.Background()); n != 0 || !errors.Is(err, errTargetFull) || stateAfter(err) != Full {
 			t.Fatalf("pushed %d to a full store, %v", n, err)
 		}
 		if shards, _ := r.dest.sent(); len(shards) != 0 {
@@ -180,7 +180,7 @@ func TestPushFull(t *testing.T) {
 
 // "Full" stops a sender at the next shard, not at the next batch.
 func TestPushFullInTheMiddle(t *testing.T) {
-	r := newPushRig(t, false)
+	r := newRig(t, false)
 	var objects []batch.Object
 	for range 30 {
 		objects = append(objects, r.object(1000))
@@ -200,55 +200,55 @@ func TestPushFullInTheMiddle(t *testing.T) {
 	if _, err := p.PushOnce(context.Background()); !errors.Is(err, errTargetFull) {
 		t.Fatalf("push: %v", err)
 	}
-	if shards, _ := r.dest.sent(); len(shards) > pushFlight {
+	if shards, _ := r.dest.sent(); len(shards) > maxFlight {
 		t.Fatalf("%d shards went on", len(shards))
 	}
 }
 
 func TestPushAhead(t *testing.T) {
-	put := func(r *pushRig, e batch.Epoch, seq batch.Seq, file []byte) {
+	put := func(r *rig, e batch.Epoch, seq batch.Seq, file []byte) {
 		if err := r.dest.Store.Publish(context.Background(), batch.Path(e, seq, seq), file); err != nil {
 			r.t.Fatal(err)
 		}
 	}
-	publish := func(r *pushRig, e batch.Epoch, seq batch.Seq) { put(r, e, seq, r.encode(e, seq, nil).File) }
+	publish := func(r *rig, e batch.Epoch, seq batch.Seq) { put(r, e, seq, r.encode(e, seq, nil).File) }
 	for _, tc := range []struct {
 		name  string
-		set   func(r *pushRig)
+		set   func(r *rig)
 		epoch batch.Epoch // 0: not ahead
 		seq   batch.Seq
 		fork  bool
 	}{
-		{"something that is no batch", func(r *pushRig) { put(r, 1, 4, []byte("junk")) }, 0, 0, false},
-		{"a batch of another volume", func(r *pushRig) {
+		{"something that is no batch", func(r *rig) { put(r, 1, 4, []byte("junk")) }, 0, 0, false},
+		{"a batch of another volume", func(r *rig) {
 			id := r.volume.ID
 			r.volume.ID = batch.NewVolumeID()
 			publish(r, 1, 4)
 			r.volume.ID = id
 		}, 0, 0, false},
-		{"another batch under our number, ours before it", func(r *pushRig) {
+		{"another batch under our number, ours before it", func(r *rig) {
 			r.push(r.pusher(), 3)
 			r.removeAt(r.destDir, batch.Path(1, 3, 3))
 			r.dest.tap(nil)
 			publish(r, 1, 3)
 		}, 1, 3, true},
-		{"one more batch", func(r *pushRig) { publish(r, 1, 4) }, 1, 4, false},
-		{"another batch under our number", func(r *pushRig) { publish(r, 1, 3) }, 1, 3, true},
-		{"a later epoch", func(r *pushRig) { publish(r, 2, 3) }, 2, 3, true},
-		{"a later epoch behind ours", func(r *pushRig) { publish(r, 2, 4) }, 2, 4, false},
-		{"acknowledged beyond ours", func(r *pushRig) {
+		{"one more batch", func(r *rig) { publish(r, 1, 4) }, 1, 4, false},
+		{"another batch under our number", func(r *rig) { publish(r, 1, 3) }, 1, 3, true},
+		{"a later epoch", func(r *rig) { publish(r, 2, 3) }, 2, 3, true},
+		{"a later epoch behind ours", func(r *rig) { publish(r, 2, 4) }, 2, 4, false},
+		{"acknowledged beyond ours", func(r *rig) {
 			b := r.seal()
 			r.acks("cache1", "cache", b.Seq, false)
 			r.log.b.Head--
 			delete(r.log.batches, b.Seq)
 		}, 1, 4, false},
-		{"another one acknowledged", func(r *pushRig) {
-			r.log.batches[2] = sealedBatch{Epoch: 1, Seq: 2, Digest: batch.Digest{9}}
+		{"another one acknowledged", func(r *rig) {
+			r.log.batches[2] = Batch{Epoch: 1, Seq: 2, Digest: batch.Digest{9}}
 			r.acks("cache1", "cache", 2, false)
 			b := r.log.batches[1]
-			r.log.batches[2] = sealedBatch{Epoch: 1, Seq: 2, Digest: b.Digest}
+			r.log.batches[2] = Batch{Epoch: 1, Seq: 2, Digest: b.Digest}
 		}, 1, 2, true},
-		{"a side branch of an earlier epoch", func(r *pushRig) {
+		{"a side branch of an earlier epoch", func(r *rig) {
 			r.log.b.Epoch = 2
 			r.seal()
 			publish(r, 1, 4)
@@ -256,21 +256,21 @@ func TestPushAhead(t *testing.T) {
 		}, 0, 0, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			r := newPushRig(t, false)
+			r := newRig(t, false)
 			for range 3 {
 				r.seal(r.object(100))
 			}
 			tc.set(r)
 			_, err := r.pusher().PushOnce(context.Background())
-			var ahead *aheadError
+			var ahead *AheadError
 			if tc.epoch == 0 {
 				if err != nil {
 					t.Fatal(err)
 				}
 				return
 			}
-			if !errors.As(err, &ahead) || stateAfter(err) != pushRefused {
-				t.Fatalf("push: %v, want aheadError", err)
+			if !errors.As(err, &ahead) || stateAfter(err) != Refused {
+				t.Fatalf("push: %v, want AheadError", err)
 			}
 			if ahead.Epoch != tc.epoch || ahead.Seq != tc.seq || ahead.Fork != tc.fork || ahead.Store != "cache1" {
 				t.Fatalf("ahead %+v", ahead)
@@ -281,7 +281,7 @@ func TestPushAhead(t *testing.T) {
 
 // A damaged file under the name of one of our batches is neither sent over nor taken for another history.
 func TestPushDamagedThere(t *testing.T) {
-	r := newPushRig(t, false)
+	r := newRig(t, false)
 	for range 3 {
 		r.seal(r.object(100))
 	}
@@ -295,7 +295,7 @@ func TestPushDamagedThere(t *testing.T) {
 		if err := os.WriteFile(file, bad, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := r.pusher().PushOnce(context.Background()); !errors.Is(err, errDamaged) || stateAfter(err) != pushRefused {
+		if _, err := r.pusher().PushOnce(context.Background()); !errors.Is(err, errDamaged) || stateAfter(err) != Refused {
 			t.Fatalf("push: %v, want errDamaged", err)
 		}
 	}
@@ -303,7 +303,7 @@ func TestPushDamagedThere(t *testing.T) {
 
 // What is acknowledged counts as delivered, evicted or not; above it we look.
 func TestPushLooksAboveAcks(t *testing.T) {
-	eachDestination(t, func(t *testing.T, r *pushRig) {
+	eachDestination(t, func(t *testing.T, r *rig) {
 		var objects []batch.Object
 		for range 6 {
 			o := r.object(3000)
@@ -329,7 +329,7 @@ func TestPushLooksAboveAcks(t *testing.T) {
 
 // The destination is put back to an earlier state while the pusher runs.
 func TestPushRefillsAfterRollback(t *testing.T) {
-	r := newPushRig(t, false)
+	r := newRig(t, false)
 	var last batch.Object
 	for range 5 {
 		last = r.object(3000)
@@ -358,7 +358,7 @@ func TestPushRefillsAfterRollback(t *testing.T) {
 
 func TestPushLostShard(t *testing.T) {
 	for _, rotten := range []bool{false, true} {
-		r := newPushRig(t, false)
+		r := newRig(t, false)
 		o := r.object(3000)
 		r.seal(o)
 		file := filepath.Join(r.ownDir, filepath.FromSlash(o.Digest.Path()))
@@ -377,9 +377,9 @@ func TestPushLostShard(t *testing.T) {
 			}
 		}
 		_, err = r.pusher().PushOnce(context.Background())
-		var lost *lostShardError
+		var lost *LostShardError
 		if !errors.As(err, &lost) || lost.Shard != o || rotten != errors.Is(err, shard.ErrCorrupt) || rotten == errors.Is(err, store.ErrNotExist) {
-			t.Fatalf("push: %v, want lostShardError", err)
+			t.Fatalf("push: %v, want LostShardError", err)
 		}
 
 		elsewhere := openLocal(t, t.TempDir())
@@ -393,7 +393,7 @@ func TestPushLostShard(t *testing.T) {
 
 // The head is committed before its file has its name: nothing to push yet, and no fault.
 func TestPushHeadNotRenamedYet(t *testing.T) {
-	r := newPushRig(t, false)
+	r := newRig(t, false)
 	r.seal(r.object(100))
 	r.seal(r.object(100))
 	name := filepath.Join(r.ownDir, filepath.FromSlash(batch.Path(1, 2, 2)))
@@ -419,9 +419,9 @@ func TestPushHeadNotRenamedYet(t *testing.T) {
 }
 
 func TestPushShardsAheadOfBatch(t *testing.T) {
-	r := newPushRig(t, false)
+	r := newRig(t, false)
 	p := r.pusher()
-	p.shardPublished(r.object(1000)) // not connected yet: left to its batch
+	p.ShardPublished(r.object(1000)) // not connected yet: left to its batch
 	r.push(p, 0)
 	if shards, _ := r.dest.sent(); len(shards) != 0 {
 		t.Fatalf("%d shards went ahead of the first look", len(shards))
@@ -430,7 +430,7 @@ func TestPushShardsAheadOfBatch(t *testing.T) {
 	for range 9 {
 		o := r.object(1000)
 		objects = append(objects, o)
-		p.shardPublished(o)
+		p.ShardPublished(o)
 	}
 	r.push(p, 0)
 	if shards, _ := r.dest.sent(); len(shards) != len(objects) {
@@ -446,7 +446,7 @@ func TestPushShardsAheadOfBatch(t *testing.T) {
 
 	// Announced and sealed before it could go: it goes once.
 	o := r.object(700)
-	p.shardPublished(o)
+	p.ShardPublished(o)
 	r.dest.tap(nil)
 	r.seal(o)
 	r.push(p, 1)
@@ -457,11 +457,11 @@ func TestPushShardsAheadOfBatch(t *testing.T) {
 
 // A shard that was sent ahead is removed there as abandoned before the batch names it: the look after publishing finds it.
 func TestPushLooksOnceMore(t *testing.T) {
-	r := newPushRig(t, false)
+	r := newRig(t, false)
 	o := r.object(1000)
 	p := r.pusher()
 	r.push(p, 0)
-	p.shardPublished(o)
+	p.ShardPublished(o)
 	r.push(p, 0)
 	r.seal(o)
 	r.removeAt(r.destDir, o.Digest.Path())
@@ -473,7 +473,7 @@ func TestPushLooksOnceMore(t *testing.T) {
 }
 
 func TestPushFromBase(t *testing.T) {
-	r := newPushRig(t, false)
+	r := newRig(t, false)
 	for range 5 {
 		r.seal(r.object(100))
 	}
@@ -503,7 +503,7 @@ func TestPushNextEpoch(t *testing.T) {
 	} {
 		for _, daemon := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s, daemon %v", tc.name, daemon), func(t *testing.T) {
-				r := newPushRig(t, false)
+				r := newRig(t, false)
 				for seq := range batch.Seq(5) {
 					if seq == tc.acked && tc.acked > 0 {
 						r.push(r.pusher(), int(tc.acked))
@@ -532,7 +532,7 @@ func TestPushNextEpoch(t *testing.T) {
 }
 
 func TestPushManyShards(t *testing.T) {
-	r := newPushRig(t, false)
+	r := newRig(t, false)
 	var objects []batch.Object
 	for range lookOneByOne + 50 {
 		objects = append(objects, r.object(64))
@@ -554,7 +554,7 @@ func TestPushManyShards(t *testing.T) {
 
 // Names at the destination that are none of ours are passed over.
 func TestPushStrangeNames(t *testing.T) {
-	r := newPushRig(t, false)
+	r := newRig(t, false)
 	r.seal(r.object(100))
 	for _, name := range []string{"batches/x/y", "batches/00000001/README", "batches/00000001/00000000/note.txt", "batches/99999999999/a"} {
 		if err := r.dest.Store.Publish(context.Background(), name, []byte("x")); err != nil {
@@ -565,7 +565,7 @@ func TestPushStrangeNames(t *testing.T) {
 }
 
 func TestReadSealedRotten(t *testing.T) {
-	r := newPushRig(t, false)
+	r := newRig(t, false)
 	b := r.seal()
 	name := filepath.Join(r.ownDir, filepath.FromSlash(batch.Path(b.Epoch, b.Seq, b.Seq)))
 	file, err := os.ReadFile(name)
@@ -583,9 +583,9 @@ func TestReadSealedRotten(t *testing.T) {
 
 func TestPushErrorsSayWhat(t *testing.T) {
 	for err, want := range map[error]string{
-		&aheadError{Store: "cache1", Epoch: 2, Seq: 7}:             "cache1 holds batch 7 (epoch 2), which this node does not know",
-		&aheadError{Store: "cache1", Epoch: 2, Seq: 7, Fork: true}: "cache1 holds another batch under number 7 (epoch 2) than this node",
-		&lostShardError{Err: store.ErrNotExist}:                    fmt.Sprintf("shard %s is lost: object does not exist", path.Base(strings.Repeat("0", 64))),
+		&AheadError{Store: "cache1", Epoch: 2, Seq: 7}:             "cache1 holds batch 7 (epoch 2), which this node does not know",
+		&AheadError{Store: "cache1", Epoch: 2, Seq: 7, Fork: true}: "cache1 holds another batch under number 7 (epoch 2) than this node",
+		&LostShardError{Err: store.ErrNotExist}:                    fmt.Sprintf("shard %s is lost: object does not exist", path.Base(strings.Repeat("0", 64))),
 	} {
 		if err.Error() != want {
 			t.Errorf("%q, want %q", err, want)

@@ -1,4 +1,4 @@
-package spooler
+package capture
 
 import (
 	"context"
@@ -19,7 +19,7 @@ var errUnlisted = errors.New("list of pieces is not packed yet")
 var smallBuffers = sync.Pool{New: func() any { return new([chunk.Min]byte) }}
 
 // pack cuts the data and places every chunk. A file of thousands is most often small: that way needs no cutter.
-func (c *capturer) pack(ctx context.Context, r *dataReader, p *packer) ([]*placed, error) {
+func (c *Capturer) pack(ctx context.Context, r *dataReader, p *Packer) ([]*placed, error) {
 	if r.total < chunk.Min {
 		return packSmall(ctx, r, p)
 	}
@@ -48,7 +48,7 @@ func (c *capturer) pack(ctx context.Context, r *dataReader, p *packer) ([]*place
 	}
 }
 
-func packSmall(ctx context.Context, r *dataReader, p *packer) ([]*placed, error) {
+func packSmall(ctx context.Context, r *dataReader, p *Packer) ([]*placed, error) {
 	if r.total == 0 {
 		return nil, nil
 	}
@@ -138,14 +138,14 @@ func (r *dataReader) extent() (int64, []batch.Hole) {
 	return end, r.holes[:n]
 }
 
-// needsLists tells that the capture has so many pieces that packLists has to come before content.
-func (c *captured) needsLists() bool {
+// NeedsLists tells that the capture has so many pieces that PackLists has to come before content.
+func (c *Captured) NeedsLists() bool {
 	return c.Err == nil && len(c.pieces) > batch.MaxPieces && c.lists == nil
 }
 
-// packLists cuts the list of a huge file's pieces by content and packs the parts as chunks of their own. Every piece must be
-// published; flushAll has to follow.
-func (c *captured) packLists(ctx context.Context, p *packer) error {
+// PackLists cuts the list of a huge file's pieces by content and packs the parts as chunks of their own. Every piece must be
+// published; FlushAll has to follow.
+func (c *Captured) PackLists(ctx context.Context, p *Packer) error {
 	pieces, err := resolvePieces(c.pieces)
 	if err != nil {
 		return err
@@ -162,12 +162,12 @@ func (c *captured) packLists(ctx context.Context, p *packer) error {
 	return nil
 }
 
-// content is what the batch says of the file. An error means that a shard it refers to could not be published.
-func (c *captured) content() (*batch.Content, error) {
+// Content is what the batch says of the file. An error means that a shard it refers to could not be published.
+func (c *Captured) Content() (*batch.Content, error) {
 	if c.Err != nil {
 		return nil, c.Err
 	}
-	if c.needsLists() {
+	if c.NeedsLists() {
 		return nil, errUnlisted
 	}
 	out := &batch.Content{Size: c.Size, Holes: c.holes, Clean: c.Clean}
@@ -183,9 +183,9 @@ func (c *captured) content() (*batch.Content, error) {
 	return out, err
 }
 
-// through is the Serial of the youngest shard that the capture needs, 0 for none: a batch that introduces shards up to there
+// Through is the Serial of the youngest shard that the capture needs, 0 for none: a batch that introduces shards up to there
 // may name it.
-func (c *captured) through() uint64 {
+func (c *Captured) Through() uint64 {
 	last := uint64(0)
 	for _, p := range c.pieces {
 		last = max(last, p.serial())

@@ -1,4 +1,4 @@
-package spooler
+package push
 
 import (
 	"context"
@@ -19,11 +19,11 @@ const maxVolumeFile = 64 << 10
 
 // connect compares the destination with the own store and sets the cursor. At or below the head in its acks everything counts
 // as delivered, evicted or not; above it, we look.
-func (p *pusher) connect(ctx context.Context) error {
-	if err := claimVolume(ctx, p.t.Dest, p.t.Name, p.t.Volume); err != nil {
+func (p *Pusher) connect(ctx context.Context) error {
+	if err := ClaimVolume(ctx, p.t.Dest, p.t.Name, p.t.Volume); err != nil {
 		return err
 	}
-	bounds, err := p.t.Log.bounds()
+	bounds, err := p.t.Log.Bounds()
 	if err != nil {
 		return err
 	}
@@ -62,11 +62,11 @@ func (p *pusher) connect(ctx context.Context) error {
 // acknowledged returns the head in the destination's acks if it is one of our batches. One that is not, of the present epoch
 // or a later one, means that the destination is ahead; of an earlier one, that it follows a side branch or a part of the
 // history that this node lost: then it says nothing.
-func (p *pusher) acknowledged(acks ack.Acks, bounds sealedBounds) (batch.Seq, error) {
+func (p *Pusher) acknowledged(acks ack.Acks, bounds Bounds) (batch.Seq, error) {
 	if acks.Head == 0 {
 		return 0, nil
 	}
-	b, ok, err := p.t.Log.sealed(acks.Head)
+	b, ok, err := p.t.Log.Sealed(acks.Head)
 	switch {
 	case err != nil:
 		return 0, err
@@ -75,12 +75,12 @@ func (p *pusher) acknowledged(acks ack.Acks, bounds sealedBounds) (batch.Seq, er
 	case acks.Epoch < bounds.Epoch:
 		return 0, nil
 	}
-	return 0, &aheadError{Store: p.t.Name, Epoch: acks.Epoch, Seq: acks.Head, Digest: acks.HeadDigest, Fork: ok}
+	return 0, &AheadError{Store: p.t.Name, Epoch: acks.Epoch, Seq: acks.Head, Digest: acks.HeadDigest, Fork: ok}
 }
 
 // start returns the batch behind which delivery goes on. A store needs nothing below base, but what an earlier epoch left
 // undelivered is history all the same: a destination that was in the middle of it goes on there.
-func (p *pusher) start(acked batch.Seq, bounds sealedBounds, present map[batch.Seq]bool) (batch.Seq, error) {
+func (p *Pusher) start(acked batch.Seq, bounds Bounds, present map[batch.Seq]bool) (batch.Seq, error) {
 	if acked+1 >= bounds.Base {
 		return acked, nil
 	}
@@ -91,7 +91,7 @@ func (p *pusher) start(acked batch.Seq, bounds sealedBounds, present map[batch.S
 		}
 	}
 	if from > 0 && from+1 < bounds.Base {
-		_, known, err := p.t.Log.sealed(from + 1)
+		_, known, err := p.t.Log.Sealed(from + 1)
 		if known || err != nil {
 			return from, err
 		}
@@ -100,7 +100,7 @@ func (p *pusher) start(acked batch.Seq, bounds sealedBounds, present map[batch.S
 }
 
 // begin takes over what connect found.
-func (p *pusher) begin(head batch.Seq, acks ack.Acks) {
+func (p *Pusher) begin(head batch.Seq, acks ack.Acks) {
 	was := p.cursor
 	p.cursor, p.fresh = head, true
 	p.looked = min(p.looked, head)
@@ -116,8 +116,8 @@ func (p *pusher) begin(head batch.Seq, acks ack.Acks) {
 	p.tellDelivered()
 }
 
-// claimVolume makes volume.json at first contact, and refuses a directory that another volume's file lies in.
-func claimVolume(ctx context.Context, s store.Store, where string, v state.Volume) error {
+// ClaimVolume makes volume.json at first contact, and refuses a directory that another volume's file lies in.
+func ClaimVolume(ctx context.Context, s store.Store, where string, v state.Volume) error {
 	const file = "volume.json"
 	data, err := s.Read(ctx, file, maxVolumeFile)
 	if errors.Is(err, store.ErrNotExist) {
@@ -150,7 +150,7 @@ func claimVolume(ctx context.Context, s store.Store, where string, v state.Volum
 }
 
 // ownAcks reads what the daemon beside the destination says; zero when there is none.
-func (p *pusher) ownAcks(ctx context.Context) (ack.Acks, error) {
+func (p *Pusher) ownAcks(ctx context.Context) (ack.Acks, error) {
 	a, err := ack.Read(ctx, p.t.Dest, p.t.Name)
 	if errors.Is(err, store.ErrNotExist) {
 		return ack.Acks{}, nil
@@ -162,8 +162,8 @@ func (p *pusher) ownAcks(ctx context.Context) (ack.Acks, error) {
 }
 
 // compareFile reads a batch that has the name of one of ours. By the chain, its digest speaks for those before it.
-func (p *pusher) compareFile(ctx context.Context, seq batch.Seq) error {
-	b, _, err := p.t.Log.sealed(seq)
+func (p *Pusher) compareFile(ctx context.Context, seq batch.Seq) error {
+	b, _, err := p.t.Log.Sealed(seq)
 	if err != nil {
 		return err
 	}
@@ -177,12 +177,12 @@ func (p *pusher) compareFile(ctx context.Context, seq batch.Seq) error {
 	case !genuine:
 		return fmt.Errorf("batch %d: %w", seq, errDamaged)
 	}
-	return &aheadError{Store: p.t.Name, Epoch: b.Epoch, Seq: seq, Digest: digest, Fork: true}
+	return &AheadError{Store: p.t.Name, Epoch: b.Epoch, Seq: seq, Digest: digest, Fork: true}
 }
 
 // readTheirs reads a batch at the destination and tells whether it is a batch of this volume at all: a damaged file is no
 // reason to begin a new epoch. Whether its key may own the volume is for the one who begins it to check.
-func (p *pusher) readTheirs(ctx context.Context, e batch.Epoch, seq batch.Seq) (d batch.Digest, genuine bool, err error) {
+func (p *Pusher) readTheirs(ctx context.Context, e batch.Epoch, seq batch.Seq) (d batch.Digest, genuine bool, err error) {
 	file, err := p.t.Dest.Read(ctx, batch.Path(e, seq, seq), maxBatchFile)
 	if err != nil {
 		return d, false, fmt.Errorf("read batch %d: %w", seq, err)
@@ -198,17 +198,17 @@ func (p *pusher) readTheirs(ctx context.Context, e batch.Epoch, seq batch.Seq) (
 
 // listBatches returns which of our batches above from the destination has. One of the present epoch or a later one that is
 // not ours means that it is ahead; one of an earlier epoch is a side branch and none of our business.
-func (p *pusher) listBatches(ctx context.Context, bounds sealedBounds, from batch.Seq) (map[batch.Seq]bool, error) {
+func (p *Pusher) listBatches(ctx context.Context, bounds Bounds, from batch.Seq) (map[batch.Seq]bool, error) {
 	oldest := bounds.Epoch
-	if b, ok, err := p.t.Log.sealed(from + 1); err != nil {
+	if b, ok, err := p.t.Log.Sealed(from + 1); err != nil {
 		return nil, err
 	} else if ok {
 		oldest = b.Epoch
 	}
 	present := make(map[batch.Seq]bool)
-	var ahead *aheadError
-	err := eachBatchFile(ctx, p.t.Dest, oldest, from+1, func(e batch.Epoch, first, last batch.Seq) error {
-		b, ok, err := p.t.Log.sealed(last)
+	var ahead *AheadError
+	err := EachBatchFile(ctx, p.t.Dest, oldest, from+1, func(e batch.Epoch, first, last batch.Seq) error {
+		b, ok, err := p.t.Log.Sealed(last)
 		switch {
 		case err != nil:
 			return err
@@ -220,7 +220,7 @@ func (p *pusher) listBatches(ctx context.Context, bounds sealedBounds, from batc
 		}
 		digest, genuine, err := p.readTheirs(ctx, e, last)
 		if genuine {
-			ahead = &aheadError{Store: p.t.Name, Epoch: e, Seq: last, Digest: digest, Fork: ok}
+			ahead = &AheadError{Store: p.t.Name, Epoch: e, Seq: last, Digest: digest, Fork: ok}
 		} else if err == nil {
 			p.t.Logger.Warn("a file under a batch's name is none, passed over", "store", p.t.Name, "epoch", e, "batch", last)
 		}
@@ -235,8 +235,8 @@ func (p *pusher) listBatches(ctx context.Context, bounds sealedBounds, from batc
 	return present, nil
 }
 
-// eachBatchFile calls fn for the batch files of epochs from oldest on that lie in the directory of from or a later one.
-func eachBatchFile(ctx context.Context, s store.Store, oldest batch.Epoch, from batch.Seq,
+// EachBatchFile calls fn for the batch files of epochs from oldest on that lie in the directory of from or a later one.
+func EachBatchFile(ctx context.Context, s store.Store, oldest batch.Epoch, from batch.Seq,
 	fn func(e batch.Epoch, first, last batch.Seq) error) error {
 	lowest := path.Dir(batch.Path(oldest, from, from)) // "batches/00000001/00000000"
 	epochs, err := s.List(ctx, "batches")

@@ -1,4 +1,4 @@
-package spooler
+package capture
 
 import (
 	"bytes"
@@ -23,7 +23,7 @@ import (
 
 // packRig is a packing over a real local store, and what is needed to read its shards again.
 type packRig struct {
-	*packing
+	*Packing
 	t        testing.TB
 	dir      string
 	faults   *faultyStore
@@ -45,7 +45,7 @@ func newPackRig(t testing.TB, workers int) *packRig {
 		return loc, ok, nil
 	}
 	keys := chunk.DeriveKeys(chunk.Secret{1, 2, 3})
-	r.packing = newPacking(keys, []age.Recipient{identity.Recipient()}, r.faults, lookup, workers)
+	r.Packing = NewPacking(keys, []age.Recipient{identity.Recipient()}, r.faults, lookup, workers)
 	return r
 }
 
@@ -86,7 +86,7 @@ func (r *packRig) chunkAt(p batch.Piece) []byte {
 
 func (r *packRig) flush() {
 	r.t.Helper()
-	if err := r.flushAll(context.Background()); err != nil {
+	if err := r.FlushAll(context.Background()); err != nil {
 		r.t.Fatal(err)
 	}
 }
@@ -181,7 +181,7 @@ func TestPackerSealsFullShards(t *testing.T) {
 	for i := range 6 {
 		got = append(got, r.add(0, noise(uint64(i), chunk.Max))) // incompressible
 	}
-	if r.waiting() == 0 {
+	if r.Waiting() == 0 {
 		t.Fatal("24 MiB of noise sealed no shard")
 	}
 	r.flush()
@@ -195,7 +195,7 @@ func TestPackerSealsFullShards(t *testing.T) {
 		}
 		last = p.serial()
 	}
-	for _, s := range r.takePublished(100, 0) {
+	for _, s := range r.TakePublished(100, 0) {
 		if s.Size > shard.MaxSize {
 			t.Errorf("shard of %d bytes", s.Size)
 		}
@@ -210,7 +210,7 @@ func TestPackerDedup(t *testing.T) {
 		t.Fatal("the second packer did not see the first one's reservation")
 	}
 	r.flush()
-	shards := r.takePublished(100, 0)
+	shards := r.TakePublished(100, 0)
 	if len(shards) != 1 || len(shards[0].Chunks) != 1 {
 		t.Fatalf("published %+v, want one shard with one chunk", shards)
 	}
@@ -219,7 +219,7 @@ func TestPackerDedup(t *testing.T) {
 	}
 
 	r.known[a.id] = shards[0].Chunks[0]
-	r.committed(shards)
+	r.Committed(shards)
 	if n := r.index.size(); n != 0 {
 		t.Fatalf("%d reservations after the commit, want none", n)
 	}
@@ -231,7 +231,7 @@ func TestPackerDedup(t *testing.T) {
 		t.Fatalf("a committed chunk needs shard %d", d.serial())
 	}
 	r.flush()
-	if n := r.waiting(); n != 0 {
+	if n := r.Waiting(); n != 0 {
 		t.Fatalf("%d more shards for known content", n)
 	}
 }
@@ -270,7 +270,7 @@ func TestPackerDedupConcurrent(t *testing.T) {
 	}
 	r.flush()
 	stored := 0
-	for _, s := range r.takePublished(1000, 0) {
+	for _, s := range r.TakePublished(1000, 0) {
 		stored += len(s.Chunks)
 	}
 	if stored != chunks {
@@ -308,7 +308,7 @@ func TestPackerFailedPublish(t *testing.T) {
 					t.Fatalf("piece of a failed shard: %v", err)
 				}
 			}
-			if n := len(r.takePublished(10, 0)); n != 0 {
+			if n := len(r.TakePublished(10, 0)); n != 0 {
 				t.Fatalf("%d shards count as published", n)
 			}
 			if left := shardFiles(t, r.dir); len(left) != 0 {
@@ -341,9 +341,9 @@ func shardFiles(t testing.TB, dir string) []string {
 func TestPackerNoRoom(t *testing.T) {
 	r := newPackRig(t, 1)
 	known := r.add(0, []byte("known"))
-	r.room = func() bool { return false }
-	if _, err := r.packers[0].add(context.Background(), []byte("new")); !errors.Is(err, errNoRoom) {
-		t.Fatalf("add without room: %v, want errNoRoom", err)
+	r.Room = func() bool { return false }
+	if _, err := r.packers[0].add(context.Background(), []byte("new")); !errors.Is(err, ErrNoRoom) {
+		t.Fatalf("add without room: %v, want ErrNoRoom", err)
 	}
 	if p := r.add(0, []byte("known")); p != known {
 		t.Fatal("known content needs no room")
@@ -353,7 +353,7 @@ func TestPackerNoRoom(t *testing.T) {
 func TestPackerTakePublished(t *testing.T) {
 	r := newPackRig(t, 1)
 	var told []uint64
-	r.onPublished = func(s publishedShard) { told = append(told, s.Serial) }
+	r.OnPublished = func(s Published) { told = append(told, s.Serial) }
 	for i := range 7 {
 		r.add(0, noise(uint64(i), 1000))
 		r.flush()
@@ -364,9 +364,9 @@ func TestPackerTakePublished(t *testing.T) {
 		bytes int64
 		want  int
 	}{{3, 0, 3}, {3, 1, 1}, {100, 2000, 1}, {1, 1 << 30, 1}, {5, 0, 1}, {5, 0, 0}} {
-		got := r.takePublished(take.max, take.bytes)
+		got := r.TakePublished(take.max, take.bytes)
 		if len(got) != take.want {
-			t.Fatalf("takePublished(%d, %d) gave %d shards, want %d", take.max, take.bytes, len(got), take.want)
+			t.Fatalf("TakePublished(%d, %d) gave %d shards, want %d", take.max, take.bytes, len(got), take.want)
 		}
 		for _, s := range got {
 			serials = append(serials, s.Serial)
@@ -392,10 +392,10 @@ func TestIndexCommittedKeepsYounger(t *testing.T) {
 	data := []byte("the same content")
 	first := r.add(0, data)
 	r.flush()
-	old := r.takePublished(1, 0)
+	old := r.TakePublished(1, 0)
 	r.index.withdraw([]*placed{first})
 	younger := r.add(0, data)
-	r.committed(old)
+	r.Committed(old)
 	if r.add(0, data) != younger {
 		t.Fatal("the younger reservation was dropped with the older shard")
 	}

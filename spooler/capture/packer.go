@@ -1,4 +1,4 @@
-package spooler
+package capture
 
 import (
 	"context"
@@ -15,54 +15,57 @@ import (
 	"slipway/internal/store"
 )
 
-// errNoRoom: the node's own store has reached its cap. The capture is given up and its file stays pending.
-var errNoRoom = errors.New("own store has no room for another chunk")
+// ErrNoRoom says that the node's own store has reached its cap. The capture is given up and its file stays pending.
+var ErrNoRoom = errors.New("own store has no room for another chunk")
 
-// publishedShard is a shard in the node's own store that no batch has introduced yet.
-type publishedShard struct {
+// Published is a shard in the node's own store that no batch has introduced yet.
+type Published struct {
 	Digest shard.Digest
 	Size   int64
 	Serial uint64 // counts published shards of this run, from 1, in the order they became durable
 	Chunks []catalog.Location
 }
 
-// packing is the way from chunks to shards: one index, and one packer for each capture worker.
+// Packing is the way from chunks to shards: one index, and one packer for each capture worker.
 //
-// Every shard it publishes is handed out by takePublished and must be introduced by a sealed batch, referred to or not. A
-// batch may name pieces only of shards introduced up to it: a capture goes into it when through() is at most the Serial of
+// Every shard it publishes is handed out by TakePublished and must be introduced by a sealed batch, referred to or not. A
+// batch may name pieces only of shards introduced up to it: a capture goes into it when Through is at most the Serial of
 // the last shard taken.
-type packing struct {
+type Packing struct {
 	keys       chunk.Keys
 	recipients []age.Recipient
 	own        store.Store
 	index      *chunkIndex
-	packers    []*packer
+	packers    []*Packer
 
 	// Set before the first add, or left alone.
-	room        func() bool          // false: no new chunk is taken
-	onPublished func(publishedShard) // told of each shard as it becomes durable: accounting, pushing ahead
+	Room        func() bool     // false: no new chunk is taken
+	OnPublished func(Published) // told of each shard as it becomes durable: accounting, pushing ahead
 
 	mu        sync.Mutex // guards what follows
 	serial    uint64
-	published []publishedShard // in order of Serial
+	published []Published // in order of Serial
 }
 
-// newPacking makes the packers of so many workers. lookup asks the catalog.
-func newPacking(keys chunk.Keys, recipients []age.Recipient, own store.Store,
-	lookup func(chunk.ID) (catalog.Location, bool, error), workers int) *packing {
-	pk := &packing{
+// NewPacking makes the packers of so many workers. lookup asks the catalog.
+func NewPacking(keys chunk.Keys, recipients []age.Recipient, own store.Store,
+	lookup func(chunk.ID) (catalog.Location, bool, error), workers int) *Packing {
+	pk := &Packing{
 		keys: keys, recipients: recipients, own: own,
 		index: newChunkIndex(lookup),
-		room:  func() bool { return true },
+		Room:  func() bool { return true },
 	}
 	for range workers {
-		pk.packers = append(pk.packers, &packer{of: pk})
+		pk.packers = append(pk.packers, &Packer{of: pk})
 	}
 	return pk
 }
 
-// flushAll seals and publishes every open shard. The captures that refer to a shard that failed learn it from content().
-func (pk *packing) flushAll(ctx context.Context) error {
+// Packer returns the packer of one worker, counted from 0; workers beyond their number share.
+func (pk *Packing) Packer(i int) *Packer { return pk.packers[i%len(pk.packers)] }
+
+// FlushAll seals and publishes every open shard. The captures that refer to a shard that failed learn it from Content.
+func (pk *Packing) FlushAll(ctx context.Context) error {
 	errs := make([]error, len(pk.packers))
 	var g errgroup.Group // one packer's failure is no reason to leave another's shard open
 	for i, p := range pk.packers {
@@ -75,10 +78,10 @@ func (pk *packing) flushAll(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// takePublished hands out the shards published since the last call, oldest first: at most max of them and at most maxBytes
+// TakePublished hands out the shards published since the last call, oldest first: at most max of them and at most maxBytes
 // in all (0: any number), but one at least when there is one. The rest waits for the next batch. What was taken goes to
-// committed once the catalog has it.
-func (pk *packing) takePublished(max int, maxBytes int64) []publishedShard {
+// Committed once the catalog has it.
+func (pk *Packing) TakePublished(max int, maxBytes int64) []Published {
 	pk.mu.Lock()
 	defer pk.mu.Unlock()
 	n, bytes := 0, int64(0)
@@ -94,11 +97,11 @@ func (pk *packing) takePublished(max int, maxBytes int64) []publishedShard {
 	return taken
 }
 
-// committed tells that the catalog has these shards and their chunks.
-func (pk *packing) committed(shards []publishedShard) { pk.index.committed(shards) }
+// Committed tells that the catalog has these shards and their chunks.
+func (pk *Packing) Committed(shards []Published) { pk.index.committed(shards) }
 
-// waiting is the number of published shards that no batch has taken yet.
-func (pk *packing) waiting() int {
+// Waiting is the number of published shards that no batch has taken yet.
+func (pk *Packing) Waiting() int {
 	pk.mu.Lock()
 	defer pk.mu.Unlock()
 	return len(pk.published)
@@ -106,7 +109,7 @@ func (pk *packing) waiting() int {
 
 // record gives a durable shard its number, and ends o with it. Both under one lock: whoever sees a serial in a placed chunk
 // finds that shard in published or taken already.
-func (pk *packing) record(o *openShard, s publishedShard) publishedShard {
+func (pk *Packing) record(o *openShard, s Published) Published {
 	pk.mu.Lock()
 	defer pk.mu.Unlock()
 	pk.serial++
@@ -116,9 +119,9 @@ func (pk *packing) record(o *openShard, s publishedShard) publishedShard {
 	return s
 }
 
-// packer fills one shard after another for one worker.
-type packer struct {
-	of *packing
+// Packer fills one shard after another for one worker.
+type Packer struct {
+	of *Packing
 
 	mu      sync.Mutex // guards what follows
 	builder *shard.Builder
@@ -127,13 +130,13 @@ type packer struct {
 
 // add places a chunk: where its content lies already, in this packer's or another's open shard as well, or in this
 // packer's shard. data is not kept. An error says nothing about chunks added before: their pieces tell.
-func (p *packer) add(ctx context.Context, data []byte) (*placed, error) {
+func (p *Packer) add(ctx context.Context, data []byte) (*placed, error) {
 	id := p.of.keys.ID(data)
 	if at, err := p.of.index.find(id); at != nil || err != nil {
 		return at, err
 	}
-	if !p.of.room() {
-		return nil, errNoRoom
+	if !p.of.Room() {
+		return nil, ErrNoRoom
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -155,7 +158,7 @@ func (p *packer) add(ctx context.Context, data []byte) (*placed, error) {
 }
 
 // makeRoomLocked leaves an open builder that takes n more bytes.
-func (p *packer) makeRoomLocked(ctx context.Context, n int) error {
+func (p *Packer) makeRoomLocked(ctx context.Context, n int) error {
 	if p.builder != nil && !p.builder.Fits(n) {
 		if err := p.flushLocked(ctx); err != nil {
 			return err
@@ -175,13 +178,13 @@ func (p *packer) makeRoomLocked(ctx context.Context, n int) error {
 }
 
 // flush seals the open shard, if it holds anything, and publishes it in the node's own store.
-func (p *packer) flush(ctx context.Context) error {
+func (p *Packer) flush(ctx context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.flushLocked(ctx)
 }
 
-func (p *packer) flushLocked(ctx context.Context) error {
+func (p *Packer) flushLocked(ctx context.Context) error {
 	if p.open == nil || len(p.open.chunks) == 0 {
 		return nil
 	}
@@ -193,21 +196,21 @@ func (p *packer) flushLocked(ctx context.Context) error {
 		return p.failLocked(err)
 	}
 	// Dying here: the shard is durable and no batch names it. The next start finds it, removes it and lists it as abandoned.
-	s := publishedShard{Digest: digest, Size: int64(len(sealed)), Chunks: make([]catalog.Location, len(p.open.chunks))}
+	s := Published{Digest: digest, Size: int64(len(sealed)), Chunks: make([]catalog.Location, len(p.open.chunks))}
 	for i, c := range p.open.chunks {
 		s.Chunks[i] = catalog.Location{Shard: digest, Slot: *c.slot}
 	}
 	s = p.of.record(p.open, s)
 	p.open = nil
-	if p.of.onPublished != nil {
-		p.of.onPublished(s)
+	if p.of.OnPublished != nil {
+		p.of.OnPublished(s)
 	}
 	return nil
 }
 
 // failLocked gives the open shard up: its chunks are nowhere, and a later add of the same content stores it anew. Nothing is
 // retried with the same bytes, as after a failed fsync nobody can say what is on the disk.
-func (p *packer) failLocked(err error) error {
+func (p *Packer) failLocked(err error) error {
 	p.open.end(shard.Digest{}, 0, err)
 	p.of.index.withdraw(p.open.chunks)
 	p.open, p.builder = nil, nil
@@ -216,7 +219,7 @@ func (p *packer) failLocked(err error) error {
 
 // publish puts a sealed shard into the own store and reads it back: this node cannot decrypt it, so its digest is all that
 // tells that what lies there is what was sealed.
-func (pk *packing) publish(ctx context.Context, d shard.Digest, sealed []byte) error {
+func (pk *Packing) publish(ctx context.Context, d shard.Digest, sealed []byte) error {
 	err := pk.own.Publish(ctx, d.Path(), sealed)
 	if err == nil {
 		err = pk.readBack(ctx, d)
@@ -232,7 +235,7 @@ func (pk *packing) publish(ctx context.Context, d shard.Digest, sealed []byte) e
 	return err
 }
 
-func (pk *packing) readBack(ctx context.Context, d shard.Digest) error {
+func (pk *Packing) readBack(ctx context.Context, d shard.Digest) error {
 	back, err := pk.own.Read(ctx, d.Path(), shard.MaxSize)
 	if err != nil {
 		return fmt.Errorf("read back: %w", err)

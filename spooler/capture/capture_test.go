@@ -1,4 +1,4 @@
-package spooler
+package capture
 
 import (
 	"bytes"
@@ -19,22 +19,22 @@ import (
 	"slipway/internal/source"
 )
 
-// captureRig captures files of one directory.
-type captureRig struct {
+// rig captures files of one directory.
+type rig struct {
 	*packRig
-	*capturer
+	*Capturer
 	src string
 }
 
-func newCaptureRig(t testing.TB, src string) *captureRig {
+func newRig(t testing.TB, src string) *rig {
 	t.Helper()
 	root, err := os.Open(src)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { closed(t, root) })
-	r := &captureRig{packRig: newPackRig(t, 1), src: src}
-	r.capturer = &capturer{root: root, keys: r.packRig.keys}
+	r := &rig{packRig: newPackRig(t, 1), src: src}
+	r.Capturer = &Capturer{root: root, keys: r.packRig.keys}
 	return r
 }
 
@@ -66,30 +66,30 @@ func run(t testing.TB, name string, args ...string) {
 	}
 }
 
-func (r *captureRig) path(name string) string { return filepath.Join(r.src, name) }
+func (r *rig) path(name string) string { return filepath.Join(r.src, name) }
 
-func (r *captureRig) write(name string, data []byte) {
+func (r *rig) write(name string, data []byte) {
 	r.t.Helper()
 	if err := os.WriteFile(r.path(name), data, 0o644); err != nil {
 		r.t.Fatal(err)
 	}
 }
 
-func (r *captureRig) job(name string, force bool) captureJob {
+func (r *rig) job(name string, force bool) Job {
 	r.t.Helper()
 	ident, _, err := source.Stat(unix.AT_FDCWD, r.path(name))
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return captureJob{ID: 7, Path: name, Ident: ident, Force: force}
+	return Job{ID: 7, Path: name, Ident: ident, Force: force}
 }
 
-func (r *captureRig) take(name string, force bool) captured {
+func (r *rig) take(name string, force bool) Captured {
 	r.t.Helper()
-	return r.capture(context.Background(), r.job(name, force), r.packers[0])
+	return r.Capture(context.Background(), r.job(name, force), r.packers[0])
 }
 
-func (r *captureRig) mustTake(name string, force bool) captured {
+func (r *rig) mustTake(name string, force bool) Captured {
 	r.t.Helper()
 	got := r.take(name, force)
 	if got.Err != nil {
@@ -99,17 +99,17 @@ func (r *captureRig) mustTake(name string, force bool) captured {
 }
 
 // restored flushes and rebuilds the file from the pieces in the shards.
-func (r *captureRig) restored(c *captured) []byte {
+func (r *rig) restored(c *Captured) []byte {
 	r.t.Helper()
 	r.flush()
-	content, err := c.content()
+	content, err := c.Content()
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	return r.rebuild(content)
 }
 
-func (r *captureRig) rebuild(c *batch.Content) []byte {
+func (r *rig) rebuild(c *batch.Content) []byte {
 	r.t.Helper()
 	var data []byte
 	for _, p := range c.Pieces {
@@ -130,7 +130,7 @@ func (r *captureRig) rebuild(c *batch.Content) []byte {
 }
 
 func TestCaptureSizes(t *testing.T) {
-	r := newCaptureRig(t, t.TempDir())
+	r := newRig(t, t.TempDir())
 	for _, n := range []int{0, 1, 4096, chunk.Min - 1, chunk.Min, chunk.Min + 1, 3<<20 + 17, 9 << 20} {
 		data := noise(uint64(n), n)
 		r.write("f", data)
@@ -148,12 +148,12 @@ func TestCaptureSizes(t *testing.T) {
 }
 
 func TestCaptureSmallChangeOfBigFile(t *testing.T) {
-	r := newCaptureRig(t, t.TempDir())
+	r := newRig(t, t.TempDir())
 	data := noise(1, 24<<20)
 	r.write("f", data)
 	before := r.mustTake("f", false)
 	r.flush()
-	r.takePublished(1000, 0)
+	r.TakePublished(1000, 0)
 	copy(data[12<<20:], "a small change")
 	r.write("f", data)
 	after := r.mustTake("f", false)
@@ -161,7 +161,7 @@ func TestCaptureSmallChangeOfBigFile(t *testing.T) {
 		t.Fatal("content came back changed")
 	}
 	added := int64(0)
-	for _, s := range r.takePublished(1000, 0) {
+	for _, s := range r.TakePublished(1000, 0) {
 		added += s.Size
 	}
 	if added == 0 || added > 2*chunk.Max || len(before.pieces) < 6 {
@@ -170,7 +170,7 @@ func TestCaptureSmallChangeOfBigFile(t *testing.T) {
 }
 
 func TestCaptureMetadata(t *testing.T) {
-	r := newCaptureRig(t, mounted(t, "ext4"))
+	r := newRig(t, mounted(t, "ext4"))
 	r.write("f", []byte("x"))
 	if err := unix.Setxattr(r.path("f"), "user.colour", []byte("red"), 0); err != nil {
 		t.Fatal(err)
@@ -189,7 +189,7 @@ func TestCaptureMetadata(t *testing.T) {
 }
 
 func TestCaptureHoles(t *testing.T) {
-	r := newCaptureRig(t, mounted(t, "ext4"))
+	r := newRig(t, mounted(t, "ext4"))
 	const mib = 1 << 20
 	for _, tc := range []struct {
 		name string
@@ -236,20 +236,20 @@ func TestCaptureHoles(t *testing.T) {
 }
 
 func TestCaptureVanished(t *testing.T) {
-	r := newCaptureRig(t, t.TempDir())
+	r := newRig(t, t.TempDir())
 	r.write("gone", []byte("x"))
 	gone := r.job("gone", false)
 	if err := os.Remove(r.path("gone")); err != nil {
 		t.Fatal(err)
 	}
-	if got := r.capture(context.Background(), gone, r.packers[0]); !errors.Is(got.Err, fs.ErrNotExist) {
+	if got := r.Capture(context.Background(), gone, r.packers[0]); !errors.Is(got.Err, fs.ErrNotExist) {
 		t.Fatalf("removed file: %v", got.Err)
 	}
 
 	r.write("here", []byte("x"))
 	here := r.job("here", false)
 	here.Ident.Ino++
-	if got := r.capture(context.Background(), here, r.packers[0]); !errors.Is(got.Err, source.ErrMoved) {
+	if got := r.Capture(context.Background(), here, r.packers[0]); !errors.Is(got.Err, source.ErrMoved) {
 		t.Fatalf("another file: %v", got.Err)
 	}
 
@@ -257,7 +257,7 @@ func TestCaptureVanished(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := r.job("dir", false)
-	if got := r.capture(context.Background(), dir, r.packers[0]); !errors.Is(got.Err, source.ErrMoved) {
+	if got := r.Capture(context.Background(), dir, r.packers[0]); !errors.Is(got.Err, source.ErrMoved) {
 		t.Fatalf("directory: %v", got.Err)
 	}
 
@@ -266,15 +266,15 @@ func TestCaptureVanished(t *testing.T) {
 	}
 	fifo := r.job("fifo", false)
 	fifo.Ident = journal.Ident{}
-	if got := r.capture(context.Background(), fifo, r.packers[0]); got.Err == nil {
+	if got := r.Capture(context.Background(), fifo, r.packers[0]); got.Err == nil {
 		t.Fatal("a fifo was captured")
 	}
 }
 
 // during calls fn while a file of several chunks is being read, at the first n chunks that are new.
-func (r *captureRig) during(n int, fn func(i int)) {
+func (r *rig) during(n int, fn func(i int)) {
 	i := 0
-	r.room = func() bool {
+	r.Room = func() bool {
 		if i < n {
 			i++
 			fn(i)
@@ -284,7 +284,7 @@ func (r *captureRig) during(n int, fn func(i int)) {
 }
 
 // change rewrites the whole file in place through a handle of its own, as a program would that comes and goes.
-func (r *captureRig) change(name string, seed uint64, size int) []byte {
+func (r *rig) change(name string, seed uint64, size int) []byte {
 	r.t.Helper()
 	f, err := os.OpenFile(r.path(name), os.O_WRONLY, 0)
 	if err != nil {
@@ -300,7 +300,7 @@ func (r *captureRig) change(name string, seed uint64, size int) []byte {
 
 func TestCaptureChangedOnce(t *testing.T) {
 	const size = 10 << 20
-	r := newCaptureRig(t, mounted(t, "ext4"))
+	r := newRig(t, mounted(t, "ext4"))
 	r.write("f", noise(1, size))
 	var want []byte
 	r.during(1, func(int) { want = r.change("f", 2, size) })
@@ -313,13 +313,13 @@ func TestCaptureChangedOnce(t *testing.T) {
 func TestCaptureAlwaysChanging(t *testing.T) {
 	const size = 3 << 20
 	for _, force := range []bool{false, true} {
-		r := newCaptureRig(t, mounted(t, "ext4"))
+		r := newRig(t, mounted(t, "ext4"))
 		r.write("f", noise(1, size))
 		r.during(1000, func(i int) { r.change("f", uint64(i+1), size) })
 		got := r.take("f", force)
 		if !force {
-			if !errors.Is(got.Err, errChanging) {
-				t.Fatalf("without force: %v, want errChanging", got.Err)
+			if !errors.Is(got.Err, ErrChanging) {
+				t.Fatalf("without force: %v, want ErrChanging", got.Err)
 			}
 			continue
 		}
@@ -332,7 +332,7 @@ func TestCaptureAlwaysChanging(t *testing.T) {
 // mtime put back after the write: ctime tells.
 func TestCaptureMtimePutBack(t *testing.T) {
 	const size = 3 << 20
-	r := newCaptureRig(t, mounted(t, "ext4"))
+	r := newRig(t, mounted(t, "ext4"))
 	r.write("f", noise(1, size))
 	stamp := time.Unix(1_000_000_000, 0)
 	if err := os.Chtimes(r.path("f"), stamp, stamp); err != nil {
@@ -352,7 +352,7 @@ func TestCaptureMtimePutBack(t *testing.T) {
 }
 
 func TestCaptureTruncatedWhileRead(t *testing.T) {
-	r := newCaptureRig(t, mounted(t, "ext4"))
+	r := newRig(t, mounted(t, "ext4"))
 	for _, to := range []int64{0, 4096, 2 << 20} {
 		r.write("f", noise(uint64(to), 8<<20))
 		r.during(1000, func(i int) {
@@ -368,7 +368,7 @@ func TestCaptureTruncatedWhileRead(t *testing.T) {
 }
 
 func TestCaptureRemovedWhileRead(t *testing.T) {
-	r := newCaptureRig(t, t.TempDir())
+	r := newRig(t, t.TempDir())
 	r.write("f", noise(1, 3<<20))
 	r.during(1, func(int) {
 		if err := os.Remove(r.path("f")); err != nil {
@@ -381,26 +381,26 @@ func TestCaptureRemovedWhileRead(t *testing.T) {
 }
 
 func TestCaptureNoRoom(t *testing.T) {
-	r := newCaptureRig(t, t.TempDir())
+	r := newRig(t, t.TempDir())
 	r.write("f", noise(1, 3<<20))
-	r.room = func() bool { return false }
-	if got := r.take("f", false); !errors.Is(got.Err, errNoRoom) {
+	r.Room = func() bool { return false }
+	if got := r.take("f", false); !errors.Is(got.Err, ErrNoRoom) {
 		t.Fatalf("capture without room: %v", got.Err)
 	}
 }
 
 func TestCaptureFailedShard(t *testing.T) {
-	r := newCaptureRig(t, t.TempDir())
+	r := newRig(t, t.TempDir())
 	r.write("a", []byte("content of a"))
 	r.write("b", []byte("content of b"))
 	a := r.mustTake("a", false)
 	broken := errors.New("disk on fire")
 	r.faults.set(func(f *faultyStore) { f.failPublish = broken })
-	if err := r.flushAll(context.Background()); !errors.Is(err, broken) {
+	if err := r.FlushAll(context.Background()); !errors.Is(err, broken) {
 		t.Fatalf("flush: %v", err)
 	}
 	r.faults.set(func(f *faultyStore) { f.failPublish = nil })
-	if _, err := a.content(); !errors.Is(err, broken) {
+	if _, err := a.Content(); !errors.Is(err, broken) {
 		t.Fatalf("content of a file whose shard failed: %v", err)
 	}
 	again, b := r.mustTake("a", false), r.mustTake("b", false)
@@ -410,19 +410,19 @@ func TestCaptureFailedShard(t *testing.T) {
 }
 
 func TestCaptureCancelled(t *testing.T) {
-	r := newCaptureRig(t, t.TempDir())
+	r := newRig(t, t.TempDir())
 	r.write("f", noise(1, 3<<20))
 	ctx, cancel := context.WithCancel(context.Background())
 	r.during(1, func(int) { cancel() })
-	if got := r.capture(ctx, r.job("f", false), r.packers[0]); !errors.Is(got.Err, context.Canceled) {
+	if got := r.Capture(ctx, r.job("f", false), r.packers[0]); !errors.Is(got.Err, context.Canceled) {
 		t.Fatalf("cancelled: %v", got.Err)
 	}
 }
 
 // A file of more pieces than one content may name: its list is packed as chunks of its own.
 func TestCaptureLists(t *testing.T) {
-	r := newCaptureRig(t, t.TempDir())
-	c := captured{Clean: true}
+	r := newRig(t, t.TempDir())
+	c := Captured{Clean: true}
 	var want []byte
 	for i := range 3*batch.MaxPieces + 5 {
 		data := noise(uint64(i), 100+i)
@@ -430,25 +430,25 @@ func TestCaptureLists(t *testing.T) {
 		c.pieces = append(c.pieces, r.add(0, data))
 	}
 	c.Size = int64(len(want))
-	if err := c.packLists(context.Background(), r.packers[0]); !errors.Is(err, errUnflushed) {
+	if err := c.PackLists(context.Background(), r.packers[0]); !errors.Is(err, errUnflushed) {
 		t.Fatalf("lists before the flush: %v", err)
 	}
 	r.flush()
-	if !c.needsLists() {
+	if !c.NeedsLists() {
 		t.Fatal("needs no lists")
 	}
-	if _, err := c.content(); !errors.Is(err, errUnlisted) {
+	if _, err := c.Content(); !errors.Is(err, errUnlisted) {
 		t.Fatalf("content without lists: %v", err)
 	}
-	if err := c.packLists(context.Background(), r.packers[0]); err != nil {
+	if err := c.PackLists(context.Background(), r.packers[0]); err != nil {
 		t.Fatal(err)
 	}
 	r.flush()
-	content, err := c.content()
+	content, err := c.Content()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(content.Lists) == 0 || len(content.Pieces) != 0 || c.needsLists() {
+	if len(content.Lists) == 0 || len(content.Pieces) != 0 || c.NeedsLists() {
 		t.Fatalf("%d lists, %d pieces", len(content.Lists), len(content.Pieces))
 	}
 	var got []byte
@@ -465,10 +465,10 @@ func TestCaptureLists(t *testing.T) {
 		t.Fatal("content came back changed")
 	}
 	last := uint64(0)
-	for _, s := range r.takePublished(1000, 0) {
+	for _, s := range r.TakePublished(1000, 0) {
 		last = s.Serial
 	}
-	if c.through() != last {
-		t.Fatalf("needs shards through %d, the lists are in %d", c.through(), last)
+	if c.Through() != last {
+		t.Fatalf("needs shards through %d, the lists are in %d", c.Through(), last)
 	}
 }

@@ -1,4 +1,4 @@
-package spooler
+package push
 
 import (
 	"context"
@@ -21,9 +21,9 @@ var (
 	errForeign = errors.New("store directory belongs to another volume")
 )
 
-// aheadError: the destination holds a batch that this node does not know, or another one under one of its numbers. This
+// AheadError says that the destination holds a batch that this node does not know, or another one under one of its numbers. This
 // node's state is older than what it has sent; sealing on would be a fork, so the owner begins a new epoch.
-type aheadError struct {
+type AheadError struct {
 	Store  string
 	Epoch  batch.Epoch
 	Seq    batch.Seq
@@ -31,63 +31,74 @@ type aheadError struct {
 	Fork   bool         // ours under that number is another one
 }
 
-func (e *aheadError) Error() string {
+func (e *AheadError) Error() string {
 	if e.Fork {
 		return fmt.Sprintf("%s holds another batch under number %d (epoch %d) than this node", e.Store, e.Seq, e.Epoch)
 	}
 	return fmt.Sprintf("%s holds batch %d (epoch %d), which this node does not know", e.Store, e.Seq, e.Epoch)
 }
 
-// lostShardError: no store that was asked has the shard whole any more. Its chunks have to leave the index, and the files
+// LostShardError says that no store that was asked has the shard whole any more. Its chunks have to leave the index, and the files
 // that use it become pending.
-type lostShardError struct {
+type LostShardError struct {
 	Shard batch.Object
 	Err   error
 }
 
-func (e *lostShardError) Error() string {
+func (e *LostShardError) Error() string {
 	return fmt.Sprintf("shard %s is lost: %v", e.Shard.Digest, e.Err)
 }
 
-func (e *lostShardError) Unwrap() error { return e.Err }
+func (e *LostShardError) Unwrap() error { return e.Err }
 
-// sealedBounds say what there is to push.
-type sealedBounds struct {
+// Final tells whether the shard is gone for good, and not only out of reach.
+func (e *LostShardError) Final() bool {
+	return !errors.Is(e.Err, store.ErrTemporary) && !errors.Is(e.Err, context.Canceled) &&
+		(errors.Is(e.Err, store.ErrNotExist) || errors.Is(e.Err, shard.ErrCorrupt))
+}
+
+// Bounds say what there is to push.
+type Bounds struct {
 	Epoch batch.Epoch // present one
 	Head  batch.Seq   // last sealed batch, 0: none
 	Base  batch.Seq   // oldest batch that a store must have
 }
 
-// sealedBatch names one batch of this node's history.
-type sealedBatch struct {
+// Batch names one batch of this node's history.
+type Batch struct {
 	Epoch  batch.Epoch
 	Seq    batch.Seq
 	Digest batch.Digest
 }
 
-// sealedLog is the history that pushers follow. Safe for concurrent use.
-type sealedLog interface {
-	bounds() (sealedBounds, error)
-	sealed(seq batch.Seq) (sealedBatch, bool, error)
+// Log is the history that pushers follow. Safe for concurrent use.
+type Log interface {
+	Bounds() (Bounds, error)
+	Sealed(seq batch.Seq) (Batch, bool, error)
 }
 
-// catalogLog is the history as the catalog has it.
+// errStop ends an iteration early.
+var errStop = errors.New("enough")
+
+// CatalogLog is the history as the catalog has it.
+func CatalogLog(cat *catalog.Catalog) Log { return catalogLog{cat} }
+
 type catalogLog struct{ cat *catalog.Catalog }
 
-func (l catalogLog) bounds() (b sealedBounds, err error) {
+func (l catalogLog) Bounds() (b Bounds, err error) {
 	err = l.cat.View(func(tx *catalog.Tx) error {
 		m, err := tx.Meta()
-		b = sealedBounds{Epoch: m.Epoch, Head: m.Head, Base: m.Base}
+		b = Bounds{Epoch: m.Epoch, Head: m.Head, Base: m.Base}
 		return err
 	})
 	return b, err
 }
 
-func (l catalogLog) sealed(seq batch.Seq) (b sealedBatch, ok bool, err error) {
+func (l catalogLog) Sealed(seq batch.Seq) (b Batch, ok bool, err error) {
 	err = l.cat.View(func(tx *catalog.Tx) error {
 		return tx.Batches(seq, func(i catalog.BatchInfo) error {
 			if i.Seq == seq {
-				b, ok = sealedBatch{Epoch: i.Epoch, Seq: i.Seq, Digest: i.Digest}, true
+				b, ok = Batch{Epoch: i.Epoch, Seq: i.Seq, Digest: i.Digest}, true
 			}
 			return errStop // the first is all that is wanted
 		})
@@ -99,8 +110,8 @@ func (l catalogLog) sealed(seq batch.Seq) (b sealedBatch, ok bool, err error) {
 }
 
 // readSealed reads a batch from the own store. false: it is not sealed yet, or its file has not got its name yet.
-func readSealed(ctx context.Context, own store.Store, log sealedLog, seq batch.Seq) (outgoing, bool, error) {
-	b, ok, err := log.sealed(seq)
+func readSealed(ctx context.Context, own store.Store, log Log, seq batch.Seq) (outgoing, bool, error) {
+	b, ok, err := log.Sealed(seq)
 	if err != nil || !ok {
 		return outgoing{}, false, err
 	}
@@ -108,7 +119,7 @@ func readSealed(ctx context.Context, own store.Store, log sealedLog, seq batch.S
 	o.file, err = own.Read(ctx, o.path, maxBatchFile)
 	if errors.Is(err, store.ErrNotExist) {
 		// The head is committed before its file is renamed into place. Any other one that is missing is a fault.
-		if bounds, berr := log.bounds(); berr == nil && seq == bounds.Head {
+		if bounds, berr := log.Bounds(); berr == nil && seq == bounds.Head {
 			return outgoing{}, false, nil
 		}
 	}

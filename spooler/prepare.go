@@ -1,0 +1,198 @@
+package spooler
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+
+	"slipway/internal/batch"
+	"slipway/spooler/capture"
+)
+
+// resolveCaptures closes the open shards, so that every captured file's pieces have their place.
+func (v *volume) resolveCaptures(ctx context.Context, s *sealing) error {
+	if err := v.packing.FlushAll(ctx); err != nil {
+		v.log.Warn("shards could not be published, their files are read again", "error", err)
+	}
+	lists := false
+	for _, p := range v.arrived {
+		if !p.done.NeedsLists() {
+			continue
+		}
+		lists = true
+		if err := p.done.PackLists(ctx, v.packing.Packer(0)); err != nil {
+			v.log.Warn("list of pieces could not be packed, the file is read again", "error", err)
+		}
+	}
+	if lists {
+		if err := v.packing.FlushAll(ctx); err != nil {
+			v.log.Warn("shards could not be published, their files are read again", "error", err)
+		}
+	}
+	s.introduced = v.packing.TakePublished(maxShards, v.capBytes/4)
+	for _, p := range s.introduced {
+		v.taken = p.Serial
+	}
+	var later []*pendingFile
+	for _, p := range v.arrived {
+		if p.done.Through() > v.taken {
+			later = append(later, p)
+		} else {
+			s.captures = append(s.captures, p)
+		}
+	}
+	v.arrived = later
+	return ctx.Err()
+}
+
+// prepare builds the body: captured content, changed inodes, changed entries whose file has content.
+func (v *volume) prepare(s *sealing) error {
+	if err := v.takeCaptures(s); err != nil {
+		return err
+	}
+	if err := v.readInherited(); err != nil {
+		return err
+	}
+	for _, id := range slices.Sorted(maps.Keys(v.tree.nodes)) {
+		n := v.tree.nodes[id]
+		if n == nil || !n.dirty || (n.isRegular() && n.Content == nil) {
+			continue
+		}
+		s.body.Inodes = append(s.body.Inodes, n.Inode.Inode)
+	}
+	for _, parent := range slices.Sorted(maps.Keys(v.tree.entries)) {
+		if err := v.prepareEntries(s, parent); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// prepareEntries adds one directory's changed entries. One whose file has no content yet is left out together with what it
+// replaces: the earlier entry stays.
+func (v *volume) prepareEntries(s *sealing, parent batch.FileID) error {
+	over := v.tree.entries[parent]
+	for _, name := range slices.Sorted(maps.Keys(over)) {
+		id := over[name]
+		was, _, err := v.tree.tx.Lookup(parent, name)
+		if err != nil {
+			return err
+		}
+		if id != 0 {
+			n, err := v.tree.get(id)
+			if err != nil {
+				return err
+			}
+			if n == nil || (n.isRegular() && n.Content == nil) {
+				s.deferred[parent] = struct{}{}
+				continue
+			}
+		}
+		if was == id {
+			delete(over, name)
+			delete(v.tree.names[id], entryKey{parent, name})
+			continue
+		}
+		s.entries = append(s.entries, batch.Entry{Parent: parent, Name: name, ID: id})
+		if id == 0 {
+			s.env.Counts.Removals++
+		}
+	}
+	s.body.Entries = s.entries
+	return nil
+}
+
+// takeCaptures moves what the workers read into the tree.
+func (v *volume) takeCaptures(s *sealing) error {
+	kept := s.captures[:0]
+	for _, p := range s.captures {
+		if v.pending.files[p.id] != p {
+			continue // removed meanwhile
+		}
+		content, err := p.done.Content()
+		if err != nil {
+			p.done = nil
+			v.pending.retry(p, reasonUnread, err)
+			continue
+		}
+		n, err := v.tree.edit(p.id)
+		if err != nil {
+			return err
+		}
+		if n == nil {
+			v.pending.remove(p.id)
+			continue
+		}
+		n.take(p.done, content)
+		s.env.Counts.Files++
+		s.env.Counts.Bytes += content.Size
+		kept = append(kept, p)
+	}
+	s.captures = kept
+	return nil
+}
+
+// take takes over a capture. Attributes that a later record brought are not set back.
+func (n *node) take(c *capture.Captured, content *batch.Content) {
+	if !content.Clean {
+		content.Before = n.Content
+		if n.Content != nil && !n.Content.Clean {
+			content.Before = n.Content.Before
+		}
+	}
+	n.Content = content
+	n.Size, n.Ctime = content.Size, c.Attr.Ctime
+	if c.Attr.Ctime >= n.Attr.Ctime {
+		n.setAttr(c.Attr)
+		n.Xattrs, n.readXattrs = c.Xattrs, false
+	}
+}
+
+// worthSealing tells whether the batch would say anything.
+func (v *volume) worthSealing(s *sealing) bool {
+	return len(s.body.Inodes) > 0 || len(s.entries) > 0 || len(s.introduced) > 0 || v.fresh ||
+		(!v.meta.Complete && !v.walking())
+}
+
+func (v *volume) fillEnvelope(s *sealing) {
+	e := &s.env
+	e.VolumeID, e.Volume, e.Node = v.id, v.name, v.node
+	e.Epoch = v.meta.Epoch
+	e.First, e.Last = v.meta.Head+1, v.meta.Head+1
+	if v.meta.Head > 0 {
+		prev := v.meta.HeadDigest
+		e.Prev = &prev
+	}
+	e.Base = v.meta.Base
+	e.SealedAt = v.now().UTC().Round(0)
+	if earliest := v.meta.SealedAt.Add(1); e.SealedAt.Before(earliest) {
+		e.SealedAt = earliest // order must not depend on the clock
+	}
+	e.Peers = v.peers
+	e.NextKeys = nextKeys(v)
+	for _, p := range s.introduced {
+		e.Introduces = append(e.Introduces, batch.Object{Digest: p.Digest, Size: p.Size})
+	}
+	e.Abandons = v.abandoned
+	e.Complete = !v.walking()
+	if !e.Complete {
+		e.Why, e.LastWhole = v.why, v.meta.LastWhole
+	}
+	if v.fresh {
+		e.Base, e.Full, e.NamedBy = e.First, true, v.namedBy
+		s.body.Secret = &v.secret
+	}
+}
+
+// nextKeys are the keys that may own the volume after this node: its own and its peers'.
+func nextKeys(v *volume) []string {
+	keys := []string{v.ownKey}
+	for _, p := range v.peers {
+		if p.Key != "" {
+			keys = append(keys, p.Key)
+		}
+	}
+	slices.SortFunc(keys, cmp.Compare[string])
+	return slices.Compact(keys)
+}
