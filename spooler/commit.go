@@ -205,7 +205,8 @@ func (v *volume) settleCommitted(s *sealing) {
 	for _, data := range s.sealed.BodyShards {
 		v.usage.Add(int64(len(data)))
 	}
-	v.abandoned, v.fresh, v.namedBy = nil, false, ""
+	v.abandoned = v.abandoned[len(s.env.Abandons):]
+	v.fresh, v.namedBy = false, ""
 	v.lastSeal, v.dirtySince = v.now(), time.Time{}
 }
 

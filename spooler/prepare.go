@@ -174,7 +174,7 @@ func (v *volume) fillEnvelope(s *sealing) {
 	for _, p := range s.introduced {
 		e.Introduces = append(e.Introduces, batch.Object{Digest: p.Digest, Size: p.Size})
 	}
-	e.Abandons = v.abandoned
+	e.Abandons = v.abandoned[:min(len(v.abandoned), batch.MaxAbandoned)]
 	e.Complete = !v.walking()
 	if !e.Complete {
 		e.Why, e.LastWhole = v.why, v.meta.LastWhole

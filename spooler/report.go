@@ -12,6 +12,7 @@ import (
 	"slipway/internal/catalog"
 	"slipway/internal/control"
 	"slipway/internal/journal"
+	"slipway/internal/offline"
 	"slipway/spooler/push"
 )
 
@@ -39,7 +40,7 @@ func (s *Spooler) Status(context.Context) ([]control.Status, error) {
 	}
 	st.Journal = journalStatus(end, v.meta.Position, v.gaps)
 	st.Pending = v.pendingStatus(now)
-	st.Warnings = v.warnings()
+	st.Warnings = append(v.warnings(), s.storeWarnings()...)
 	st.Stores = s.storeStatus(now)
 	for _, x := range st.Stores {
 		if x.State == "sending" {
@@ -92,6 +93,25 @@ func (v *volume) warnings() []string {
 	}
 	if unread > 0 {
 		w = append(w, fmt.Sprintf("%d files cannot be read: %v", unread, last))
+	}
+	return w
+}
+
+// storeWarnings are the things to do about a destination besides what keeps it from being reached.
+func (s *Spooler) storeWarnings() []string {
+	var w []string
+	for _, p := range s.pushers {
+		r := p.Report()
+		if r.Skew != 0 {
+			word := "ahead of"
+			if r.Skew < 0 {
+				word = "behind"
+			}
+			w = append(w, fmt.Sprintf("the clock of %s is %v %s this node's: set the wrong one right", r.Name, r.Skew.Abs().Round(time.Second), word))
+		}
+		if len(r.Weak) > 0 {
+			w = append(w, fmt.Sprintf("the server of %s lacks %s: what it acknowledges may not survive a power cut there", r.Name, strings.Join(r.Weak, ", ")))
+		}
 	}
 	return w
 }
@@ -254,6 +274,11 @@ func (s *Spooler) Explain(_ context.Context, path string) (control.Explained, er
 		return nil
 	})
 	return out, err
+}
+
+// List implements control.Lister: the tree as last sealed.
+func (s *Spooler) List(_ context.Context, path string, recursive bool) ([]control.ListRow, error) {
+	return offline.ListCatalog(s.vol.cat, path, recursive)
 }
 
 // Do implements control.Reporter.

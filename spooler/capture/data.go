@@ -1,11 +1,13 @@
 package capture
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 
 	"slipway/internal/batch"
@@ -83,6 +85,7 @@ type dataReader struct {
 }
 
 func newDataReader(f *os.File, size int64, holes [][2]int64) *dataReader {
+	holes = largestHoles(holes)
 	r := &dataReader{f: f, size: size}
 	at := int64(0)
 	for _, h := range holes {
@@ -123,6 +126,18 @@ func (r *dataReader) Read(b []byte) (int, error) {
 		r.spans = r.spans[1:]
 	}
 	return n, nil
+}
+
+// largestHoles keeps as many holes as a record may name; the smallest beyond that are read as the zeros they stand for.
+func largestHoles(holes [][2]int64) [][2]int64 {
+	if len(holes) <= batch.MaxHoles {
+		return holes
+	}
+	kept := slices.Clone(holes)
+	slices.SortStableFunc(kept, func(a, b [2]int64) int { return cmp.Compare(b[1], a[1]) })
+	kept = kept[:batch.MaxHoles]
+	slices.SortFunc(kept, func(a, b [2]int64) int { return cmp.Compare(a[0], b[0]) })
+	return kept
 }
 
 // extent returns the size and the holes that fit what was read: those of a truncated file end where its data did.

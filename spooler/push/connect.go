@@ -102,7 +102,7 @@ func (p *Pusher) start(acked batch.Seq, bounds Bounds, present map[batch.Seq]boo
 // begin takes over what connect found.
 func (p *Pusher) begin(head batch.Seq, acks ack.Acks) {
 	was := p.cursor
-	p.cursor, p.fresh = head, true
+	p.cursor, p.fresh, p.clockRead = head, true, false
 	p.looked = min(p.looked, head)
 	clear(p.ahead)
 	p.mu.Lock()

@@ -133,7 +133,7 @@ func readSealed(ctx context.Context, own store.Store, log Log, seq batch.Seq) (o
 	if err != nil {
 		return outgoing{}, false, fmt.Errorf("read batch %d from the own store: %w", seq, err)
 	}
-	o.objects = introduced(&parsed.Envelope)
+	o.objects, o.sealedAt = introduced(&parsed.Envelope), parsed.Envelope.SealedAt
 	return o, true, nil
 }
 

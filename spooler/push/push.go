@@ -71,7 +71,10 @@ type Pusher struct {
 	cursor batch.Seq // everything up to here is there
 	looked batch.Seq // of that, shards were sent or seen by this run up to here
 	fresh  bool      // first run of batches since connect: some of it may be there already
-	ahead  map[shard.Digest]bool
+
+	clockRead bool // the destination's clock was compared since connect
+
+	ahead map[shard.Digest]bool
 
 	mu        sync.Mutex // guards what follows
 	report    Report
@@ -162,10 +165,11 @@ func (p *Pusher) pushAll(ctx context.Context) (pushed int, err error) {
 
 // outgoing is a batch on its way.
 type outgoing struct {
-	seq     batch.Seq
-	path    string
-	file    []byte
-	objects []batch.Object
+	sealedAt time.Time
+	seq      batch.Seq
+	path     string
+	file     []byte
+	objects  []batch.Object
 }
 
 // nextRun reads the batches that come next, so many that several small ones share the wire and none waits long for another.

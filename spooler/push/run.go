@@ -41,6 +41,8 @@ type Report struct {
 	Full      bool      // the daemon says so
 	Sent      int64     // bytes, in this run
 	Weak      []string  // what its server lacks
+
+	Skew time.Duration // how far its clock is ahead of this node's (negative: behind); 0 within five minutes
 }
 
 // Report returns how the pusher stands.

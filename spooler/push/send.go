@@ -67,6 +67,36 @@ func (p *Pusher) sendBatch(ctx context.Context, o outgoing) error {
 	}
 	p.forgetAhead(o.objects)
 	p.deliver(o.seq)
+	return p.compareClocks(ctx, o)
+}
+
+// maxSkew is how far the clock of a destination may be off before everybody is told.
+const maxSkew = 5 * time.Minute
+
+// compareClocks looks, once a connect, at the time which the destination gave to a batch: it was not written before the batch
+// was sealed, nor after now. Nothing is ordered by clocks; people and `--at TIME` are misled by a wrong one.
+func (p *Pusher) compareClocks(ctx context.Context, o outgoing) error {
+	if p.clockRead {
+		return nil
+	}
+	info, err := p.t.Dest.Stat(ctx, o.path)
+	if err != nil {
+		return fmt.Errorf("read the time of batch %d: %w", o.seq, err)
+	}
+	p.clockRead = true
+	var skew time.Duration
+	if ahead := time.Until(info.ModTime); ahead > maxSkew {
+		skew = ahead
+	} else if behind := o.sealedAt.Sub(info.ModTime); behind > maxSkew {
+		skew = -behind
+	}
+	p.mu.Lock()
+	was := p.report.Skew
+	p.report.Skew = skew
+	p.mu.Unlock()
+	if skew != 0 && was == 0 {
+		p.t.Logger.Warn("clock is off against this node's", "store", p.t.Name, "by", skew.Round(time.Second))
+	}
 	return nil
 }
 
