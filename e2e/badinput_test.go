@@ -98,7 +98,7 @@ func TestCacheDown(t *testing.T) {
 	s.wait("stored")
 
 	// The disk of the cache is gone: an empty file lies where its directory was.
-	must(t, os.Rename(s.hosts["cache1"].data, away)) //nolint:forbidigo // the test takes the store away
+	must(t, os.Rename(s.hosts["cache1"].data, away))
 	must(t, os.WriteFile(s.hosts["cache1"].data, nil, 0o600))
 	began := time.Now()
 	for i := range 50 {
@@ -117,7 +117,7 @@ func TestCacheDown(t *testing.T) {
 		return nil
 	})
 	must(t, os.Remove(s.hosts["cache1"].data))
-	must(t, os.Rename(away, s.hosts["cache1"].data)) //nolint:forbidigo // and brings it back
+	must(t, os.Rename(away, s.hosts["cache1"].data))
 	s.wait("stored")
 	equal(t, "restored", snapshot(t, s.mount), snapshot(t, s.restore("vault1")))
 }
@@ -335,7 +335,7 @@ func TestCap(t *testing.T) {
 	r := random(t)
 	s := newSite(t, siteOptions{inPlace: true, primary: "spool: {cap: 64MiB}"})
 	away := s.hosts["cache1"].data + ".away"
-	must(t, os.Rename(s.hosts["cache1"].data, away)) //nolint:forbidigo // the test takes the store away
+	must(t, os.Rename(s.hosts["cache1"].data, away))
 	must(t, os.WriteFile(s.hosts["cache1"].data, nil, 0o600))
 	s.startPrimary()
 	own := filepath.Join(s.dir, "state", "spool")
@@ -358,7 +358,7 @@ func TestCap(t *testing.T) {
 		t.Errorf("the own store grew to %d bytes, its cap is %d", highest, limit)
 	}
 	must(t, os.Remove(s.hosts["cache1"].data))
-	must(t, os.Rename(away, s.hosts["cache1"].data)) //nolint:forbidigo // and brings it back
+	must(t, os.Rename(away, s.hosts["cache1"].data))
 	s.startShipper()
 	s.wait("stored")
 	if _, size := measure(t, own); size > limit {

@@ -34,7 +34,7 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	binary = filepath.Join(dir, "slipway")
 	build := exec.Command("go", "build", "-o", binary, "slipway/cmd/slipway")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")

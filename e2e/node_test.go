@@ -321,7 +321,7 @@ func (s *site) spawn(name string, args ...string) *process {
 func (p *process) alive() error {
 	select {
 	case <-p.done:
-		return fmt.Errorf("%s has ended: %v\n%s", p.name, p.err, tail(p.log.String(), 20))
+		return fmt.Errorf("%s has ended: %w\n%s", p.name, p.err, tail(p.log.String(), 20))
 	default:
 		return fmt.Errorf("%s is not ready yet", p.name)
 	}

@@ -28,7 +28,7 @@ import (
 // Dir is a node's state directory.
 type Dir string
 
-// ErrNotInitialised: the state directory has no volume; `slipway init` makes it.
+// ErrNotInitialised means that the state directory has no volume; `slipway init` makes it.
 var ErrNotInitialised = errors.New("state directory holds no volume: run slipway init")
 
 // NodeKey is the node's signing key.
