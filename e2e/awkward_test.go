@@ -90,7 +90,7 @@ func sparse(t *testing.T, path string) {
 	t.Helper()
 	f, err := os.Create(path)
 	must(t, err)
-	defer f.Close()
+	defer func() { must(t, f.Close()) }()
 	must(t, f.Truncate(64<<20))
 	for i, off := range []int64{0, 20 << 20, 64<<20 - 10} {
 		_, err := f.WriteAt([]byte(fmt.Sprintf("island %d", i)), off)

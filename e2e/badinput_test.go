@@ -184,7 +184,7 @@ func TestDamage(t *testing.T) {
 		t.Helper()
 		f, err := os.OpenFile(path, os.O_RDWR, 0)
 		must(t, err)
-		defer f.Close()
+		defer func() { must(t, f.Close()) }()
 		b := []byte{0}
 		_, err = f.ReadAt(b, at)
 		must(t, err)

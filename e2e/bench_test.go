@@ -33,7 +33,8 @@ func table(t *testing.T, title string, rows ...[]string) {
 	var b bytes.Buffer
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	for _, r := range rows {
-		fmt.Fprintln(w, strings.Join(r, "\t"))
+		_, err := fmt.Fprintln(w, strings.Join(r, "\t"))
+		must(t, err)
 	}
 	must(t, w.Flush())
 	t.Logf("%s\n%s", title, b.String())

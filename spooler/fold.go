@@ -394,6 +394,6 @@ func readXattrs(root *os.File, path string, n *node) (map[string][]byte, error) 
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // only read
 	return source.Xattrs(f)
 }

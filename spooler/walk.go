@@ -112,7 +112,7 @@ func (v *volume) compareDir(id batch.FileID) (bool, error) {
 	if err != nil {
 		return v.missingDir(id, path, err)
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // only read
 	if err := v.compareSelf(f, id, n); err != nil {
 		return false, err
 	}
@@ -286,7 +286,7 @@ func probeEntry(dir *os.File, name string, want journal.Ident) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // only read
 	return source.Quiet(f)
 }
 
