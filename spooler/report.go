@@ -243,7 +243,7 @@ func (s *Spooler) Explain(_ context.Context, path string) (control.Explained, er
 	out := control.Explained{Path: path, Stage: control.Pending.String()}
 	err := v.tree.within(func() error {
 		if line, skip := v.exclude.Match(path, false); skip {
-			out.WaitingFor = fmt.Sprintf("excluded by line %d of exclude", line)
+			out.WaitingFor = fmt.Sprintf("excluded by line %d of the configuration", s.lineOf(line))
 			return nil
 		}
 		id, ok, err := v.tree.find(path)
@@ -274,6 +274,14 @@ func (s *Spooler) Explain(_ context.Context, path string) (control.Explained, er
 		return nil
 	})
 	return out, err
+}
+
+// lineOf returns where in the configuration the n-th pattern of exclude stands.
+func (s *Spooler) lineOf(n int) int {
+	if lines := s.opt.Config.ExcludeLines; n >= 1 && n <= len(lines) {
+		return lines[n-1]
+	}
+	return n
 }
 
 // List implements control.Lister: the tree as last sealed.
