@@ -90,7 +90,7 @@ func (v *volume) commitWaiting(tx *catalog.Tx, s *sealing) error {
 		sealedNow[p.id] = p.done.Clean && p.gen == p.startGen && v.pending.writers[p.id] == 0
 	}
 	for id, p := range v.pending.files {
-		if sealedNow[id] || p.reason == reasonNew && s.env.Last > 0 && !inCatalog(tx, id) {
+		if sealedNow[id] || p.reason == reasonNew && !inCatalog(tx, id) {
 			continue
 		}
 		if pos, ok := v.savedPending[id]; ok && pos == p.pos {
@@ -220,6 +220,34 @@ func (v *volume) forgetDropped() {
 		}
 		return nil
 	})
+}
+
+// advanceBytes is how much of the journal may lie folded without a batch.
+const advanceBytes = 1 << 20
+
+// advance moves the catalog's position behind records that changed nothing (files opened for writing and closed as they were),
+// so that the journal does not grow without a batch. Only while nothing lies over the catalog: what does would be forgotten.
+func (v *volume) advance() error {
+	was, is := v.meta.Position, v.folded
+	if is.Serial == was.Serial && is.Offset-was.Offset < advanceBytes || v.meta.Head == 0 ||
+		len(v.tree.nodes) > 0 || len(v.tree.entries) > 0 || len(v.arrived) > 0 {
+		return nil
+	}
+	m := v.meta
+	m.Position, m.NextFile = is, v.tree.next
+	if err := v.cat.Update(func(tx *catalog.Tx) error {
+		if err := v.commitWaiting(tx, &sealing{deferred: map[batch.FileID]struct{}{}}); err != nil {
+			return err
+		}
+		return tx.SetMeta(m)
+	}); err != nil {
+		return &fatalError{fmt.Errorf("move the journal's position: %w", err)}
+	}
+	v.meta = m
+	if err := v.reader.Trim(is); err != nil {
+		v.log.Warn("journal files stay", "error", err)
+	}
+	return nil
 }
 
 // publishHead gives the committed batch file its name. Repeating it changes nothing.

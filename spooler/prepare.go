@@ -99,6 +99,9 @@ func (v *volume) prepareEntries(s *sealing, parent batch.FileID) error {
 			s.env.Counts.Removals++
 		}
 	}
+	if len(over) == 0 {
+		delete(v.tree.entries, parent)
+	}
 	s.body.Entries = s.entries
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"slipway/internal/batch"
+	"slipway/internal/journal"
 	"slipway/internal/restore"
 )
 
@@ -179,6 +180,39 @@ func TestWrittenThenRenamed(t *testing.T) {
 	r.drain()
 	r.write("a", "second, longer")
 	r.rename("a", "b", 0)
+	r.drain()
+	r.restored()
+}
+
+// TestJournalDoesNotGrow: files that are opened for writing and closed as they were make no batch, and the journal is consumed
+// all the same.
+func TestJournalDoesNotGrow(t *testing.T) {
+	r := newRig(t)
+	r.mount()
+	r.open()
+	r.create("a", "never changed again")
+	r.drain()
+	head, before := r.s.vol.meta.Head, r.s.vol.meta.Position
+	id, attr := r.stat("a")
+	for {
+		end, err := r.s.vol.position()
+		check(t, err)
+		if end.Offset >= before.Offset+advanceBytes {
+			break
+		}
+		var rs []*journal.Record
+		for range 100 {
+			rs = append(rs, &journal.Record{Op: journal.OpOpen, Node: id, Attr: attr}, &journal.Record{Op: journal.OpRelease, Node: id, Attr: attr})
+		}
+		r.w.Append(rs...)
+	}
+	r.drain()
+	if m := r.s.vol.meta; m.Head != head || m.Position.Offset < before.Offset+advanceBytes {
+		t.Errorf("head %d (was %d), position %d (was %d)", m.Head, head, m.Position.Offset, before.Offset)
+	}
+	r.close()
+	r.write("a", "changed after all")
+	r.open()
 	r.drain()
 	r.restored()
 }

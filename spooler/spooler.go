@@ -178,6 +178,8 @@ func (s *Spooler) Step(ctx context.Context) (time.Duration, error) {
 		}
 		v.problem = nil
 		next = time.Time{}
+	} else if err := v.advance(); err != nil {
+		return 0, err
 	}
 	return s.pause(next), nil
 }
