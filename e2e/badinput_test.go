@@ -171,7 +171,9 @@ func TestFullAndReadOnlyCache(t *testing.T) {
 	}
 	said("full")
 	must(t, os.WriteFile(filepath.Join(s.mount, "small"), []byte("goes on"), 0o644))
-	must(t, unix.Mount("", data, "", unix.MS_REMOUNT|unix.MS_RDONLY, "size=100m"))
+	s.eventually(20*time.Second, "a moment in which nobody writes to the cache's disk", func() error {
+		return unix.Mount("", data, "", unix.MS_REMOUNT|unix.MS_RDONLY, "size=100m")
+	})
 	said("read-only")
 	must(t, unix.Mount("", data, "", unix.MS_REMOUNT, "size=100m"))
 	s.wait("stored")

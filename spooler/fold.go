@@ -34,6 +34,15 @@ func (v *volume) fold() (more bool, err error) {
 	return true, nil
 }
 
+// catchUp folds before a question is answered: whoever asks about a file that was made just now is not told that there is none.
+func (v *volume) catchUp() error {
+	if v.held != nil {
+		return nil // what was prepared must stay what is committed
+	}
+	_, err := v.fold()
+	return err
+}
+
 // apply folds one record. A record about an object the tree does not know is passed over: it lies in a directory that is
 // excluded or not compared yet, and the walk that comes there sees the object as it then is.
 func (v *volume) apply(r *journal.Record, pos journal.Position) error {

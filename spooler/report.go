@@ -194,6 +194,9 @@ func (s *Spooler) Pending(_ context.Context, limit int) ([]control.PendingRow, e
 	defer v.mu.Unlock()
 	var rows []control.PendingRow
 	err := v.tree.within(func() error {
+		if err := v.catchUp(); err != nil {
+			return err
+		}
 		for id, p := range v.pending.files {
 			if limit > 0 && len(rows) >= limit {
 				return nil
@@ -242,6 +245,9 @@ func (s *Spooler) Explain(_ context.Context, path string) (control.Explained, er
 	defer v.mu.Unlock()
 	out := control.Explained{Path: path, Stage: control.Pending.String()}
 	err := v.tree.within(func() error {
+		if err := v.catchUp(); err != nil {
+			return err
+		}
 		if line, skip := v.exclude.Match(path, false); skip {
 			out.WaitingFor = fmt.Sprintf("excluded by line %d of the configuration", s.lineOf(line))
 			return nil

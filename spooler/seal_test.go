@@ -216,3 +216,21 @@ func TestJournalDoesNotGrow(t *testing.T) {
 	r.drain()
 	r.restored()
 }
+
+// TestAskedAtOnce: a question about a file that was made just now is answered from the journal.
+func TestAskedAtOnce(t *testing.T) {
+	r := newRig(t)
+	r.mount()
+	r.open()
+	r.drain()
+	r.create("new", "x")
+	e, err := r.s.Explain(t.Context(), "new")
+	if err != nil || e.Stage != "pending" {
+		t.Errorf("explain of a file that was made just now: %+v, %v", e, err)
+	}
+	r.create("newer", "x")
+	rows, err := r.s.Pending(t.Context(), 0)
+	if err != nil || len(rows) != 2 {
+		t.Errorf("pending: %+v, %v", rows, err)
+	}
+}
