@@ -73,6 +73,11 @@ func TestRefusals(t *testing.T) {
 	must(t, os.Chmod(nodeKey, 0o644))
 	s.refused(2, []string{nodeKey, "chmod 600"}, "mount", "-c", s.config)
 	must(t, os.Chmod(nodeKey, 0o600))
+	good, err := os.ReadFile(nodeKey)
+	must(t, err)
+	must(t, os.WriteFile(nodeKey, []byte("garbage\n"), 0o600))
+	s.refused(2, []string{nodeKey}, "mount", "-c", s.config)
+	must(t, os.WriteFile(nodeKey, good, 0o600))
 	must(t, os.Chmod(s.ident, 0o644))
 	s.refused(2, []string{s.ident, "chmod 600"}, "restore", "--from", s.hosts["vault1"].url(), "--identity", s.ident,
 		"--ssh-key", s.key, "--known-hosts", s.known, "--target", filepath.Join(s.dir, "out"))
@@ -269,6 +274,35 @@ func TestFlippedShardAtBackup(t *testing.T) {
 	s.refused(3, []string{"file"}, "restore", "--from", s.hosts["vault1"].url(), "--identity", s.ident,
 		"--ssh-key", s.key, "--known-hosts", s.known, "--target", filepath.Join(t.TempDir(), "out"))
 	equal(t, "restored from both", want, snapshot(t, s.restore("vault1", "--from", s.hosts["vault2"].url())))
+}
+
+// TestNewerAndCutBatch: the newest batch of a store is cut, or of a newer format. What is before it is shown, with a word and exit
+// code 3: a smaller tree must not pass for the newest.
+func TestNewerAndCutBatch(t *testing.T) {
+	s := newSite(t, siteOptions{inPlace: true})
+	s.start()
+	must(t, os.WriteFile(filepath.Join(s.mount, "first"), []byte("1"), 0o644))
+	s.wait("stored")
+	must(t, os.WriteFile(filepath.Join(s.mount, "second"), []byte("2"), 0o644))
+	s.wait("stored")
+	s.stopPrimary()
+	s.shipper.stop(t)
+	batches, err := filepath.Glob(filepath.Join(s.hosts["vault1"].data, "projects", "batches", "*", "*", "*.batch"))
+	must(t, err)
+	path := batches[len(batches)-1]
+	whole, err := os.ReadFile(path)
+	must(t, err)
+	for what, damaged := range map[string][]byte{
+		"cut": whole[:300], "newer": bytes.Replace(whole, []byte("slipway-batch 1\n"), []byte("slipway-batch 2\n"), 1),
+	} {
+		must(t, os.Chmod(path, 0o600))
+		must(t, os.WriteFile(path, damaged, 0o600))
+		flags := []string{"--from", s.hosts["vault1"].url(), "--identity", s.ident, "--ssh-key", s.key, "--known-hosts", s.known}
+		t.Log(what)
+		s.refused(3, []string{"first", filepath.Base(path)}, append([]string{"ls"}, flags...)...)
+		s.refused(3, []string{filepath.Base(path)}, append([]string{"restore", "--target", filepath.Join(t.TempDir(), "out")}, flags...)...)
+		s.refused(4, []string{filepath.Base(path)}, append([]string{"verify"}, flags...)...)
+	}
 }
 
 // TestGrowingAndVanishing: a file that grows while it is read, and one that is gone before it is sealed.

@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"github.com/fsnotify/fsnotify"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"slipway/internal/batch"
@@ -44,19 +45,34 @@ func (w *watcher) run(ctx context.Context, wake func(volume string)) error {
 	w.mu.Lock()
 	w.notify = n
 	w.mu.Unlock()
-	defer w.stop()
 	if err := n.Add(w.store); err != nil {
 		w.log.Warn("watch the store: arrivals are only seen by listing", "error", err)
 	}
 	wakeUp(w.root)
+	// Errors have a reader of their own that waits for nothing: fsnotify hands them over under the lock that Add needs, and Add is
+	// called with w.mu held.
+	lost := make(chan struct{}, 1)
+	var g errgroup.Group
+	g.Go(func() error {
+		for err := range n.Errors { // closed with the watcher
+			w.log.Debug("watch the store: look at everything", "error", err)
+			wakeUp(lost)
+		}
+		return nil
+	})
+	w.events(ctx, n, lost, wake)
+	w.stop()
+	return g.Wait()
+}
+
+func (w *watcher) events(ctx context.Context, n *fsnotify.Watcher, lost <-chan struct{}, wake func(string)) {
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case e := <-n.Events:
 			w.event(e, wake)
-		case err := <-n.Errors:
-			w.log.Debug("watch the store: look at everything", "error", err)
+		case <-lost:
 			w.everything(wake)
 		}
 	}
@@ -64,9 +80,10 @@ func (w *watcher) run(ctx context.Context, wake func(volume string)) error {
 
 func (w *watcher) stop() {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	_ = w.notify.Close() // it only read
+	n := w.notify
 	w.notify, w.watched = nil, map[string][]string{}
+	w.mu.Unlock()
+	_ = n.Close() // it only read
 }
 
 // event turns what appeared into a volume to look at. Files that are being written are not looked at: a batch appears by the

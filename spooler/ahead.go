@@ -8,7 +8,6 @@ import (
 	"path"
 
 	"slipway/internal/batch"
-	"slipway/internal/durable"
 	"slipway/internal/store"
 	"slipway/spooler/push"
 )
@@ -67,10 +66,8 @@ func (s *Spooler) beginAnew(ctx context.Context) error {
 	if err := v.cat.Close(); err != nil {
 		return &fatalError{fmt.Errorf("close catalog: %w", err)}
 	}
-	catalogFile := s.state.Catalog()
-	aside := catalogFile + ".ended-" + v.now().UTC().Format("20060102T150405.000000000")
-	if err := durable.PublishTemp(catalogFile, aside); err != nil {
-		return &fatalError{fmt.Errorf("set catalog aside: %w", err)}
+	if err := v.setAside(s.state.Catalog()); err != nil {
+		return &fatalError{err}
 	}
 	return &fatalError{fmt.Errorf("%w: started anew", e.err)}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"slipway/internal/batch"
 	"slipway/internal/control"
@@ -32,7 +33,7 @@ func (s *Spooler) Barrier(_ context.Context, b control.Barrier) (control.Barrier
 			return b, nil
 		}
 		b.Sealed, b.Seq = true, uint64(v.meta.Head)
-		b.Mark = formatMark(mark, v.meta.Head)
+		b.Mark = mark.format(v.meta.Head)
 	}
 	b.Sealed = true
 	stage, copies := s.stages.of(batch.Seq(b.Seq))
@@ -41,48 +42,54 @@ func (s *Spooler) Barrier(_ context.Context, b control.Barrier) (control.Barrier
 	return b, nil
 }
 
-// mark returns the journal position that the call is about, and the batch that a former call found to cover it.
-func (s *Spooler) mark(b *control.Barrier) (journal.Position, error) {
+// moment is when somebody began to wait: every operation answered by then lies before the position, and what was stored by then
+// through an open handle is covered by a capture that began later.
+type moment struct {
+	pos journal.Position
+	at  time.Time
+}
+
+// mark returns the moment that the call is about, and the batch that a former call found to cover it.
+func (s *Spooler) mark(b *control.Barrier) (moment, error) {
 	if b.Mark == "" {
 		pos, err := s.vol.position()
 		if err != nil {
-			return pos, fmt.Errorf("read journal's end: %w", err)
+			return moment{}, fmt.Errorf("read journal's end: %w", err)
 		}
+		m := moment{pos, s.vol.now()}
 		b.Seq = 0
-		b.Mark = formatMark(pos, 0)
-		return pos, nil
+		b.Mark = m.format(0)
+		return m, nil
 	}
-	var pos journal.Position
+	var nums [5]uint64
 	fields := strings.Split(b.Mark, "-")
-	if len(fields) != 4 {
-		return pos, fmt.Errorf("mark %q is not one of this daemon's", b.Mark)
+	if len(fields) != len(nums) {
+		return moment{}, fmt.Errorf("mark %q is not one of this daemon's", b.Mark)
 	}
-	var nums [4]uint64
 	for i, f := range fields {
 		n, err := strconv.ParseUint(f, 16, 64)
 		if err != nil {
-			return pos, fmt.Errorf("mark %q is not one of this daemon's: %w", b.Mark, err)
+			return moment{}, fmt.Errorf("mark %q is not one of this daemon's: %w", b.Mark, err)
 		}
 		nums[i] = n
 	}
-	pos.Serial, pos.Instance, pos.Offset = nums[0], nums[1], int64(nums[2])
 	b.Seq = nums[3]
-	return pos, nil
+	return moment{journal.Position{Serial: nums[0], Instance: nums[1], Offset: int64(nums[2])}, time.Unix(0, int64(nums[4]))}, nil
 }
 
-func formatMark(p journal.Position, seq batch.Seq) string {
-	return fmt.Sprintf("%x-%x-%x-%x", p.Serial, p.Instance, p.Offset, uint64(seq))
+func (m moment) format(seq batch.Seq) string {
+	return fmt.Sprintf("%x-%x-%x-%x-%x", m.pos.Serial, m.pos.Instance, m.pos.Offset, uint64(seq), m.at.UnixNano())
 }
 
 // unsealedBefore says in words what keeps changes before a position from being sealed; "" when all are.
-func (v *volume) unsealedBefore(mark journal.Position, paths []string) (string, error) {
-	if v.meta.Head == 0 || v.folded.Before(mark) {
+func (v *volume) unsealedBefore(mark moment, paths []string) (string, error) {
+	if v.meta.Head == 0 || v.folded.Before(mark.pos) {
 		return "the spooler reads the journal", nil
 	}
 	if v.walking() {
 		return fmt.Sprintf("%d directories are still to be compared with the source", len(v.unchecked)), nil
 	}
-	if !v.dirtySince.IsZero() && v.meta.Position.Before(mark) {
+	if !v.dirtySince.IsZero() && v.meta.Position.Before(mark.pos) {
 		return "the next batch", nil
 	}
 	why := ""
@@ -93,7 +100,7 @@ func (v *volume) unsealedBefore(mark journal.Position, paths []string) (string, 
 		}
 		n, first := 0, ""
 		for id, p := range v.pending.files {
-			if mark.Before(p.pos) {
+			if mark.pos.Before(p.pos) || !p.covered.Before(mark.at) {
 				continue
 			}
 			hit, err := v.belowAny(id, dirs)
@@ -101,6 +108,10 @@ func (v *volume) unsealedBefore(mark journal.Position, paths []string) (string, 
 				return err
 			}
 			if hit {
+				if !p.asked {
+					p.asked = true
+					v.pending.reschedule(p)
+				}
 				n++
 				first, _, _ = v.tree.path(id)
 			}

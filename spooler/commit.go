@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"os"
+	"path/filepath"
 	"time"
 
 	"slipway/internal/batch"
@@ -147,7 +149,7 @@ func (v *volume) commitMeta(tx *catalog.Tx, s *sealing) error {
 	if e.Complete {
 		m.LastWhole = e.Last
 	}
-	m.Position, m.NextFile, m.HeadTemp, m.BootID = v.folded, v.tree.next, s.temp, v.bootID
+	m.Position, m.NextFile, m.HeadTemp, m.BootID = v.folded, v.tree.next, filepath.Base(s.temp), v.bootID
 	m.Excluded = v.exclude.Digest()
 	if err := tx.SetMeta(m); err != nil {
 		return err
@@ -250,12 +252,19 @@ func (v *volume) advance() error {
 	return nil
 }
 
+// errHeadLost means that the own store has lost the newest batch: it was removed, or another directory was put in its place.
+var errHeadLost = errors.New("the own store has lost its newest batch")
+
 // publishHead gives the committed batch file its name. Repeating it changes nothing.
 func (v *volume) publishHead() error {
 	final := v.batchFile(v.meta.Epoch, v.meta.Head)
-	err := durable.PublishTemp(v.meta.HeadTemp, final)
+	temp := filepath.Join(filepath.Dir(final), v.meta.HeadTemp)
+	if _, err := os.Lstat(filepath.Dir(final)); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("publish batch %d: %s is not there: %w", v.meta.Head, filepath.Dir(final), errHeadLost)
+	}
+	err := durable.PublishTemp(temp, final)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("publish batch %d: neither %s nor its temporary file is there: %w", v.meta.Head, final, err)
+		return fmt.Errorf("publish batch %d: neither %s nor its temporary file is there: %w", v.meta.Head, final, errHeadLost)
 	}
 	if err != nil {
 		return fmt.Errorf("publish batch %d: %w", v.meta.Head, err)

@@ -306,3 +306,41 @@ func TestLostShard(t *testing.T) {
 	}
 	r.restoredFrom(r.cache, restoreAt(0))
 }
+
+// TestLostSpool: the node's own store was emptied, or another directory put in its place. A new epoch begins; nothing crashes.
+func TestLostSpool(t *testing.T) {
+	r := newRig(t)
+	r.mount()
+	r.open()
+	r.create("a", "1")
+	r.drain()
+	_, err := r.s.pushers[0].PushOnce(t.Context())
+	check(t, err)
+	r.close()
+	check(t, os.RemoveAll(r.cfg.Spool.Dir))
+	r.create("b", "2")
+	r.open()
+	r.drain()
+	r.restored()
+}
+
+// TestMovedSpool: the own store was moved as a whole, and the configuration with it.
+func TestMovedSpool(t *testing.T) {
+	r := newRig(t)
+	r.mount()
+	r.open()
+	r.create("a", "1")
+	r.drain()
+	r.close()
+	moved := filepath.Join(t.TempDir(), "moved")
+	check(t, os.CopyFS(moved, os.DirFS(r.cfg.Spool.Dir)))
+	check(t, os.RemoveAll(r.cfg.Spool.Dir))
+	r.cfg.Spool.Dir = moved
+	r.create("b", "2")
+	r.open()
+	r.drain()
+	r.restored()
+	if e := r.s.vol.meta.Epoch; e != 1 {
+		t.Errorf("epoch %d after the own store was moved, want 1", e)
+	}
+}

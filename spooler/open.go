@@ -47,13 +47,7 @@ func (s *Spooler) open() error {
 			p.ShardPublished(o)
 		}
 	}
-	if err := v.openCatalog(s.state.Catalog()); err != nil {
-		return err
-	}
-	if err := v.load(); err != nil {
-		return err
-	}
-	if err := v.recover(); err != nil {
+	if err := v.openState(s.state.Catalog()); err != nil {
 		return err
 	}
 	if err := v.abandonUnnamed(context.Background()); err != nil {
@@ -130,14 +124,45 @@ func (v *volume) openOwn(cfg *config.Primary) error {
 	return push.ClaimVolume(context.Background(), v.own, "the own store", v.identity)
 }
 
+// setAside keeps a catalog that cannot be gone on with under another name.
+func (v *volume) setAside(path string) error {
+	aside := path + ".aside-" + v.now().UTC().Format("20060102T150405.000000000")
+	if err := durable.PublishTemp(path, aside); err != nil {
+		return fmt.Errorf("set catalog aside: %w", err)
+	}
+	return nil
+}
+
+// openState opens the catalog and brings memory and own store to where it is. An own store that lost its newest batch ends the
+// epoch, as nobody can say what else it lost.
+func (v *volume) openState(path string) error {
+	if err := v.openCatalog(path); err != nil {
+		return err
+	}
+	if err := v.load(); err != nil {
+		return err
+	}
+	err := v.recover()
+	if !errors.Is(err, errHeadLost) {
+		return err
+	}
+	v.log.Error("a new epoch begins and the whole tree is read again", "error", err)
+	if err := errors.Join(v.cat.Close(), v.setAside(path)); err != nil {
+		return err
+	}
+	if err := v.openCatalog(path); err != nil {
+		return err
+	}
+	return v.load()
+}
+
 // openCatalog opens the catalog, and begins a new epoch where it is damaged or gone while the own store holds batches.
 func (v *volume) openCatalog(path string) error {
 	cat, err := catalog.Open(path)
 	if errors.Is(err, catalog.ErrCorrupt) {
-		aside := path + ".damaged-" + v.now().UTC().Format("20060102T150405.000000000")
-		v.log.Error("catalog is damaged: it is set aside, a new epoch begins and the whole tree is read again", "file", aside, "error", err)
-		if err := durable.PublishTemp(path, aside); err != nil {
-			return fmt.Errorf("set damaged catalog aside: %w", err)
+		v.log.Error("catalog is damaged: it is set aside, a new epoch begins and the whole tree is read again", "error", err)
+		if err := v.setAside(path); err != nil {
+			return err
 		}
 		cat, err = catalog.Open(path)
 	}

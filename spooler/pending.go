@@ -29,11 +29,13 @@ type pendingFile struct {
 
 	gen   uint64 // counts marks: a capture that began at an older one leaves the file pending
 	sync  bool   // fsync was asked for since the last capture
+	asked bool   // somebody waits for it: look soon whether it changed
 	tries int    // captures that failed in a row
 	err   error  // why the last one failed
 
 	wait     time.Time     // not before: set when a capture found a writer or failed
 	captured time.Time     // when it was last captured
+	covered  time.Time     // every change before this moment is sealed: when the capture that was sealed last began
 	took     time.Duration // how long that took
 
 	job       capture.Job // for the worker
@@ -72,7 +74,10 @@ func (p *pendingFile) dueAt(t timing, writers int) time.Time {
 		from = p.captured
 	}
 	interval := t.openInterval
-	if p.sync {
+	switch {
+	case p.asked:
+		interval = t.settle
+	case p.sync:
 		interval = t.maxAge
 	}
 	// A file that takes long to read must not be read all the time.
@@ -168,7 +173,7 @@ func (s *pendingSet) takeDue(pos journal.Position) *pendingFile {
 	p := heap.Pop(&s.heap).(*pendingFile)
 	p.running = true
 	p.startGen, p.startPos, p.startAt = p.gen, pos, now
-	p.sync = false
+	p.sync, p.asked = false, false
 	return p
 }
 
@@ -205,6 +210,7 @@ func (s *pendingSet) retry(p *pendingFile, reason string, err error) {
 // sealed notes that the capture in p.done is in a committed batch: the file is settled unless it changed after the capture began.
 func (s *pendingSet) sealed(p *pendingFile) {
 	clean := p.done.Clean
+	p.covered = p.startAt
 	p.captured, p.took = s.now(), p.done.Took
 	p.done, p.tries, p.err = nil, 0, nil
 	if clean && p.gen == p.startGen && s.writers[p.id] == 0 {

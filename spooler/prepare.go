@@ -3,6 +3,7 @@ package spooler
 import (
 	"cmp"
 	"context"
+	"errors"
 	"maps"
 	"slices"
 
@@ -12,9 +13,7 @@ import (
 
 // resolveCaptures closes the open shards, so that every captured file's pieces have their place.
 func (v *volume) resolveCaptures(ctx context.Context, s *sealing) error {
-	if err := v.packing.FlushAll(ctx); err != nil {
-		v.log.Warn("shards could not be published, their files are read again", "error", err)
-	}
+	v.problem = v.packing.FlushAll(ctx)
 	lists := false
 	for _, p := range v.arrived {
 		if !p.done.NeedsLists() {
@@ -26,9 +25,10 @@ func (v *volume) resolveCaptures(ctx context.Context, s *sealing) error {
 		}
 	}
 	if lists {
-		if err := v.packing.FlushAll(ctx); err != nil {
-			v.log.Warn("shards could not be published, their files are read again", "error", err)
-		}
+		v.problem = errors.Join(v.problem, v.packing.FlushAll(ctx))
+	}
+	if v.problem != nil {
+		v.log.Warn("shards could not be published, their files are read again", "error", v.problem)
 	}
 	s.introduced = v.packing.TakePublished(maxShards, v.capBytes/4)
 	for _, p := range s.introduced {

@@ -119,7 +119,11 @@ func (s *Spooler) storeWarnings() []string {
 // storeStatus lists the own store, the destinations of this node's pushing, and the backup hosts that acks speak of.
 func (s *Spooler) storeStatus(now time.Time) []control.StoreStatus {
 	v := s.vol
-	list := []control.StoreStatus{{Name: v.node, Kind: "own", URL: v.ownDir, Batch: uint64(v.meta.Head), State: "ok"}}
+	own := control.StoreStatus{Name: v.node, Kind: "own", URL: v.ownDir, Batch: uint64(v.meta.Head), State: "ok"}
+	if v.problem != nil {
+		own.State, own.Error = "down", v.problem.Error()
+	}
+	list := []control.StoreStatus{own}
 	for _, p := range s.pushers {
 		r := p.Report()
 		x := control.StoreStatus{Name: r.Name, Kind: r.Kind, URL: r.URL, Batch: uint64(r.Delivered), State: string(r.State), Error: r.Error}

@@ -154,6 +154,7 @@ func (s *Spooler) Step(ctx context.Context) (time.Duration, error) {
 		if err := v.finish(ctx, v.held); err != nil {
 			return 0, err
 		}
+		v.problem = nil
 	}
 	s.collect()
 	more := false
@@ -176,7 +177,6 @@ func (s *Spooler) Step(ctx context.Context) (time.Duration, error) {
 		if _, err := v.seal(ctx); err != nil {
 			return 0, err
 		}
-		v.problem = nil
 		next = time.Time{}
 	} else if err := v.advance(); err != nil {
 		return 0, err

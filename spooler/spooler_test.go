@@ -125,35 +125,34 @@ func (r *rig) close() {
 	}
 }
 
-// drain steps until nothing is pending and everything is sealed; the test is the worker.
+// drain steps until nothing is pending and everything is sealed.
 func (r *rig) drain() {
 	r.t.Helper()
-	ctx := r.t.Context()
-	c, p := r.s.vol.newCapturer()
-	deadline := time.Now().Add(20 * time.Second)
-	for quiet := 0; quiet < 3; {
-		if time.Now().After(deadline) {
-			r.t.Fatalf("not drained: %d pending, %d unchecked", len(r.s.vol.pending.files), len(r.s.vol.unchecked))
-		}
-		_, err := r.s.Step(ctx)
-		check(r.t, err)
-		worked := false
-		for {
-			select {
-			case f := <-r.s.jobs:
-				r.s.captureOne(ctx, c, p, f)
-				worked = true
-				continue
-			default:
-			}
-			break
-		}
-		v := r.s.vol
-		if worked || len(v.pending.files) > 0 || len(v.unchecked) > 0 || !v.dirtySince.IsZero() || len(v.arrived) > 0 {
+	v := r.s.vol
+	quiet := 0
+	r.steps(func() bool {
+		if len(v.pending.files) > 0 || len(v.unchecked) > 0 || !v.dirtySince.IsZero() || len(v.arrived) > 0 {
 			quiet = 0
-			continue
 		}
 		quiet++
+		return quiet > 3
+	})
+}
+
+// steps makes steps until it is enough; the test is the worker.
+func (r *rig) steps(enough func() bool) {
+	r.t.Helper()
+	c, p := r.s.vol.newCapturer()
+	deadline := time.Now().Add(20 * time.Second)
+	for !enough() {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("not done: %d pending, %d unchecked", len(r.s.vol.pending.files), len(r.s.vol.unchecked))
+		}
+		_, err := r.s.Step(r.t.Context())
+		check(r.t, err)
+		for len(r.s.jobs) > 0 {
+			r.s.captureOne(r.t.Context(), c, p, <-r.s.jobs)
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/fsnotify/fsnotify"
+	"golang.org/x/sync/errgroup"
 )
 
 // journalWatch tells when the journal grows. It is a hint that saves time: the loop looks every second all the same, since
@@ -31,37 +32,51 @@ func newJournalWatch(dir string) (*journalWatch, error) {
 		return nil, errors.Join(err, w.Close())
 	}
 	for _, e := range entries {
-		if e.IsDir() {
+		if e.IsDir() && isInstance(e.Name()) {
 			j.follow(filepath.Join(dir, e.Name()))
 		}
 	}
 	return j, nil
 }
 
+// isInstance tells an instance's directory from one that is still being made under another name and renamed in a moment.
+func isInstance(name string) bool { return name != "" && name[0] >= '0' && name[0] <= '9' }
+
 // follow watches one instance. One that is gone again needs no watch.
 func (j *journalWatch) follow(instance string) {
 	_ = j.w.Add(instance) // a failure (too many watches) only costs speed
 }
 
-// run calls grown at each event until ctx ends.
+// run calls grown at each event until ctx ends. Errors have a reader of their own: fsnotify hands them over under the lock that
+// Add needs, so one goroutine for both would wait for itself.
 func (j *journalWatch) run(ctx context.Context, grown func()) error {
+	var g errgroup.Group
+	g.Go(func() error {
+		for range j.w.Errors { // closed with the watcher
+			grown() // an overflow: look
+		}
+		return nil
+	})
+	g.Go(func() error {
+		err := j.events(ctx, grown)
+		return errors.Join(err, j.w.Close())
+	})
+	return g.Wait()
+}
+
+func (j *journalWatch) events(ctx context.Context, grown func()) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return errors.Join(ctx.Err(), j.w.Close())
+			return ctx.Err()
 		case e, ok := <-j.w.Events:
 			if !ok {
 				return fmt.Errorf("watch journal: %w", fsnotify.ErrClosed)
 			}
-			if e.Has(fsnotify.Create) && filepath.Dir(e.Name) == j.dir {
+			if e.Has(fsnotify.Create) && filepath.Dir(e.Name) == j.dir && isInstance(filepath.Base(e.Name)) {
 				j.follow(e.Name)
 			}
 			grown()
-		case _, ok := <-j.w.Errors:
-			if !ok {
-				return fmt.Errorf("watch journal: %w", fsnotify.ErrClosed)
-			}
-			grown() // an overflow: look
 		}
 	}
 }

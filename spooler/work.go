@@ -168,7 +168,7 @@ func (v *volume) failed(p *pendingFile, err error) {
 
 // same settles a file that turned out to be as it was sealed.
 func (s *pendingSet) same(p *pendingFile) {
-	p.captured, p.err = s.now(), nil
+	p.captured, p.covered, p.err = s.now(), p.startAt, nil
 	if p.gen == p.startGen && s.writers[p.id] == 0 && !p.stillOpen {
 		s.remove(p.id)
 		return

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -68,6 +69,19 @@ func withTree(cmd *cobra.Command, r access.Request, fn func(*restore.Tree) error
 		return err
 	}
 	return fn(tree)
+}
+
+// reading runs fn on the tree and says afterwards, on stderr and by the exit code, what of it could not be read.
+func reading(cmd *cobra.Command, r access.Request, fn func(*restore.Tree) error) error {
+	return withTree(cmd, r, func(t *restore.Tree) error {
+		if err := fn(t); err != nil {
+			return err
+		}
+		if len(t.Incomplete) == 0 {
+			return nil
+		}
+		return &coded{exitPartly, fmt.Errorf("this is batch %d, and not everything: %s", t.Seq, strings.Join(t.Incomplete, "; "))}
+	})
 }
 
 func restoreCommand() *cobra.Command {
@@ -146,7 +160,7 @@ as last sealed from the catalog.`,
 				path = args[0]
 			}
 			if r.Identity != "" {
-				return withTree(cmd, r, func(t *restore.Tree) error {
+				return reading(cmd, r, func(t *restore.Tree) error {
 					rows, err := access.Rows(t, path, recursive)
 					return list(cmd, rows, err)
 				})
@@ -184,7 +198,7 @@ func catCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return withTree(cmd, r, func(t *restore.Tree) error { return t.Cat(cmd.Context(), args[0], cmd.OutOrStdout()) })
+			return reading(cmd, r, func(t *restore.Tree) error { return t.Cat(cmd.Context(), args[0], cmd.OutOrStdout()) })
 		},
 	}
 	readFlags(c, true)

@@ -97,6 +97,13 @@ func (d *document) nodeState(p *Primary) {
 				fix = fmt.Sprintf("chmod 600 %s", f)
 			}
 			d.fault(at, fix, "state: %v", err)
+			return
 		}
+	}
+	if _, err := keys.LoadNodeKey(dir.NodeKey()); err != nil {
+		d.fault(at, "put the node key back from a copy: batches cannot be signed without it", "state: %v", err)
+	}
+	if _, err := keys.LoadSecret(dir.Secret()); err != nil {
+		d.fault(at, "put the volume's secret back from a copy: nothing can be sealed without it", "state: %v", err)
 	}
 }

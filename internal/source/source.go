@@ -8,6 +8,7 @@ package source
 import (
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -61,7 +62,17 @@ func statx(dirfd int, name string, st *unix.Statx_t) error {
 	return retry(func() error { return unix.Statx(dirfd, name, flags, statMask, st) })
 }
 
-func nanoseconds(t unix.StatxTimestamp) int64 { return t.Sec*1e9 + int64(t.Nsec) }
+// nanoseconds saturates: what lies before 1677 or after 2262 becomes the nearest time that 64 bits of nanoseconds can hold, and not
+// one centuries away.
+func nanoseconds(t unix.StatxTimestamp) int64 {
+	switch {
+	case t.Sec >= math.MaxInt64/int64(1e9):
+		return math.MaxInt64
+	case t.Sec <= math.MinInt64/int64(1e9):
+		return math.MinInt64
+	}
+	return t.Sec*1e9 + int64(t.Nsec)
+}
 
 // retry repeats a system call that a signal interrupted; Go sends itself some.
 func retry(call func() error) error {
