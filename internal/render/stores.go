@@ -41,7 +41,7 @@ func (r Restored) notices() []notice {
 		list = append(list, n)
 	}
 	for _, p := range r.Result.Kept {
-		add("kept", p, "exists and differs: kept; --overwrite replaces it")
+		add("kept", p, "exists and differs: kept; --overwrite replaces it (a directory only when it is empty)")
 	}
 	for _, p := range r.Result.Earlier {
 		add("earlier", p, "was being written when it was sealed: its last clean content is there")

@@ -177,6 +177,12 @@ func (r *run) rename(dirfd int, temp, name string) error {
 		flags = 0
 	}
 	err := unix.Renameat2(dirfd, temp, dirfd, name, flags)
+	if errors.Is(err, unix.EISDIR) && flags == 0 {
+		// A directory gives way only when it is empty: what lies in it is not for a file of the same name to remove.
+		if err = unix.Unlinkat(dirfd, name, unix.AT_REMOVEDIR); err == nil {
+			err = unix.Renameat2(dirfd, temp, dirfd, name, flags)
+		}
+	}
 	if errors.Is(err, unix.EINVAL) && flags != 0 { // a file system without the flag; a link refuses an existing name as well
 		if err = unix.Linkat(dirfd, temp, dirfd, name, 0); err == nil {
 			err = unix.Unlinkat(dirfd, temp, 0)
