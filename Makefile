@@ -53,7 +53,7 @@ $(LINT): tools/golangci/go.mod
 bench: build ## the tables of README, beside restic and lsyncd from Debian
 	@tools/as-root.sh
 	@tools/deps.sh check bench || tools/deps.sh install bench
-	$(GO) test -timeout 60m -run 'TestBench' -v ./e2e -bench-tables -full $(TESTFLAGS)
+	$(GO) test -tags bench -count=1 -timeout 60m -run 'TestBench' -v ./e2e -full $(TESTFLAGS)
 
 clean: ## remove what was built
 	rm -rf .build

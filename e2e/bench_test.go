@@ -1,10 +1,11 @@
+//go:build bench
+
 package e2e
 
 import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -21,11 +22,8 @@ import (
 	"slipway/internal/sshd"
 )
 
-// The benchmarks print README's tables. Runs of what is compared are interleaved, since the machine's speed drifts; medians are
+// The benchmarks print README's tables; `make bench` runs them, no other target does. Runs of what is compared are interleaved, since the machine's speed drifts; medians are
 // quoted, raw times stand beside every ratio.
-
-// benchOnly ends a table's test early unless tables were asked for: they take minutes and measure instead of checking.
-func benchOnly() bool { return *tables }
 
 // table prints aligned rows to the test's log.
 func table(t *testing.T, title string, rows ...[]string) {
@@ -55,9 +53,6 @@ func seconds(d time.Duration) string { return fmt.Sprintf("%.2f s", d.Seconds())
 // TestBenchTree: the Go source tree lies in the source before the first mount. From the start of `slipway mount` to the last
 // acknowledgement by a backup host, over two SFTP hops; beside it `restic backup` over one.
 func TestBenchTree(t *testing.T) {
-	if !benchOnly() {
-		return
-	}
 	tree := filepath.Join(t.TempDir(), "tree")
 	copyTree(t, runtime.GOROOT(), tree) //nolint:staticcheck // the tests run where they were built
 	files, size := measure(t, tree)
@@ -118,26 +113,6 @@ func benchRestic(t *testing.T, tree string) time.Duration {
 	return time.Since(began)
 }
 
-// measure counts the files and bytes of a tree.
-func measure(t *testing.T, dir string) (files int, size int64) {
-	t.Helper()
-	must(t, filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if d.Type().IsRegular() {
-			info, err := d.Info()
-			if err != nil {
-				return err
-			}
-			files++
-			size += info.Size()
-		}
-		return nil
-	}))
-	return files, size
-}
-
 // peakMemory reads a process's highest resident size.
 func peakMemory(t *testing.T, pid int) int64 {
 	t.Helper()
@@ -175,9 +150,6 @@ func (s *site) ackedAt(store string, seq uint64) time.Time {
 
 // TestBenchLatency: a 4 KiB file, from close() to the acknowledgement that covers it, otherwise idle.
 func TestBenchLatency(t *testing.T) {
-	if !benchOnly() {
-		return
-	}
 	r := random(t)
 	s := newSite(t, siteOptions{inPlace: true, ship: "  when: [{age: 0s}]\n  copies: 1\n"})
 	s.start()
@@ -246,9 +218,6 @@ func (l lsyncd) latency(t *testing.T, name string, data []byte) time.Duration {
 
 // TestBenchBigFile: what a change of 1 MiB in a file of 1 GiB adds to each store.
 func TestBenchBigFile(t *testing.T) {
-	if !benchOnly() {
-		return
-	}
 	r := random(t)
 	s := newSite(t, siteOptions{inPlace: true})
 	s.start()
@@ -292,9 +261,6 @@ func (s *site) storeSizes() map[string]int64 {
 
 // TestBenchManyBatches: small changes, each a batch of its own.
 func TestBenchManyBatches(t *testing.T) {
-	if !benchOnly() {
-		return
-	}
 	n := count(360, 3600)
 	s := newSite(t, siteOptions{inPlace: true, primary: "batch_interval: 1ms"})
 	s.start()

@@ -18,7 +18,6 @@ import (
 var (
 	full     = flag.Bool("full", false, "full counts instead of the short forms")
 	seedFlag = flag.Uint64("seed", 0, "seed of random choices; 0: a new one, printed")
-	tables   = flag.Bool("bench-tables", false, "run the benchmarks that make README's tables")
 
 	binary string // the slipway binary under test
 )

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -192,4 +193,24 @@ func equal(t *testing.T, what string, want, got map[string]object) {
 		t.Fatalf("%s: %d objects, differences:\n%s", what, len(want), strings.Join(d, "\n"))
 	}
 	t.Logf("%s: %d objects equal", what, len(want))
+}
+
+// measure counts the files and bytes of a tree.
+func measure(t *testing.T, dir string) (files int, size int64) {
+	t.Helper()
+	must(t, filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.Type().IsRegular() {
+			info, err := d.Info()
+			if err != nil {
+				return err
+			}
+			files++
+			size += info.Size()
+		}
+		return nil
+	}))
+	return files, size
 }

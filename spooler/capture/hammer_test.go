@@ -236,7 +236,7 @@ func TestCaptureNeverTornMapping(t *testing.T) {
 	}
 }
 
-// A store to a page that is dirty already moves no time (pitfall V4). Here it comes while the file is read, to a page that is
+// A store to a page that is dirty already moves no time. Here it comes while the file is read, to a page that is
 // read already and to one that is not.
 func TestCaptureStoreToDirtyPage(t *testing.T) {
 	const size = 6 << 20
