@@ -209,7 +209,7 @@ func TestBehindTheKernelsBack(t *testing.T) {
 }
 
 // TestModeIsSticky: an open file stays readable and writable whatever happens to its bits, and in whatever order it is opened
-// again (trap 2, C11).
+// again.
 func TestModeIsSticky(t *testing.T) {
 	f := mounted(t)
 	for _, bits := range [][2]uint32{{0o755, 0o6755}, {0o6755, 0o755}} {

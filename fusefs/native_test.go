@@ -192,7 +192,7 @@ func TestPrivilegesGo(t *testing.T) {
 }
 
 // TestPrivilegesAddedLater: bits that root sets while a user has the file open for writing go with the user's next write,
-// however the file is read and written, and stay if the user writes no more (trap 1).
+// however the file is read and written, and stay if the user writes no more.
 func TestPrivilegesAddedLater(t *testing.T) {
 	for mode, change := range map[string]func(*childOptions){"passthrough": func(*childOptions) {}, "served": served} {
 		t.Run(mode, func(t *testing.T) {

@@ -42,6 +42,7 @@ type pendingFile struct {
 	known     known
 	stillOpen bool // the worker found it unchanged, but open or mapped
 
+	load     int64  // bytes, as counted when the worker took it
 	running  bool   // a worker has it
 	startGen uint64 // gen and position when the worker took it
 	startPos journal.Position
@@ -185,6 +186,9 @@ func (p *pendingFile) held(t timing, now time.Time) bool {
 	}
 	return p.tries > 0 && now.Sub(from) >= max(t.openInterval, 10*p.took)
 }
+
+// waiting counts the files that nobody has begun to read.
+func (s *pendingSet) waiting() int { return len(s.heap) }
 
 // next returns when the next file is due; zero if none waits.
 func (s *pendingSet) next() time.Time {

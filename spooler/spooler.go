@@ -60,8 +60,10 @@ type Spooler struct {
 }
 
 const (
-	workers  = 2
-	idlePoll = time.Second // look at the journal even when no event came
+	workers   = 2
+	jobsMax   = 2048        // files handed to the workers at once
+	jobsBytes = 32 << 20    // and their bytes
+	idlePoll  = time.Second // look at the journal even when no event came
 )
 
 // New opens the volume's state and finishes what the last run left open. Nothing is started.
@@ -79,7 +81,7 @@ func New(opt Options) (*Spooler, error) {
 		opt:   opt,
 		state: state.Dir(opt.Config.State),
 		wake:  make(chan struct{}, 1),
-		jobs:  make(chan *pendingFile, 32*workers),
+		jobs:  make(chan *pendingFile, jobsMax),
 		log:   opt.Log,
 	}
 	if err := s.open(); err != nil {
@@ -187,12 +189,12 @@ func (s *Spooler) Step(ctx context.Context) (time.Duration, error) {
 // pause returns how long nothing is due.
 func (s *Spooler) pause(next time.Time) time.Duration {
 	v := s.vol
-	if len(v.queue) > 0 && len(v.pending.files) < walkPendingMax {
+	if len(v.queue) > 0 && v.pending.waiting() < walkPendingMax {
 		return time.Millisecond
 	}
 	now := v.now()
 	wait := idlePoll
-	if due := v.pending.next(); !due.IsZero() && v.busy < 32*workers {
+	if due := v.pending.next(); !due.IsZero() && v.canDispatch() {
 		wait = min(wait, due.Sub(now))
 	}
 	if !next.IsZero() {
@@ -204,7 +206,7 @@ func (s *Spooler) pause(next time.Time) time.Duration {
 // dispatch hands due files to the workers, as many as they can take.
 func (s *Spooler) dispatch() error {
 	v := s.vol
-	for v.busy < cap(s.jobs) && !v.congested() {
+	for v.canDispatch() {
 		p := v.pending.takeDue(v.folded)
 		if p == nil {
 			return nil
@@ -217,6 +219,8 @@ func (s *Spooler) dispatch() error {
 			continue
 		}
 		v.busy++
+		p.load = p.bytes
+		v.busyBytes += p.load
 		s.jobs <- p // has room: busy counts what is in it
 	}
 	return nil

@@ -69,6 +69,7 @@ type volume struct {
 	// sealing
 	packing        *capture.Packing
 	nextPacker     int
+	busyBytes      int64          // of the files that workers have
 	busy           int            // captures that workers have
 	arrived        []*pendingFile // captures that wait for the next batch
 	dirtySince     time.Time      // of the oldest change that a batch could carry; zero: none
@@ -174,6 +175,12 @@ func (v *volume) newCapturer() (*capture.Capturer, *capture.Packer) {
 	p := v.packing.Packer(v.nextPacker)
 	v.nextPacker++
 	return capture.New(v.source, chunk.DeriveKeys(v.secret)), p
+}
+
+// canDispatch tells whether the workers can be given another file: many small ones, so that they have work while a batch is being
+// committed, but not so many bytes that a small file would wait long behind them.
+func (v *volume) canDispatch() bool {
+	return v.busy < jobsMax && (v.busy < 2*workers || v.busyBytes < jobsBytes) && !v.congested()
 }
 
 // congested tells that so many shards wait for a batch that no more files should be read.

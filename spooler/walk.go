@@ -23,7 +23,7 @@ const (
 
 const (
 	walkBudget     = 50 * time.Millisecond // of one step
-	walkPendingMax = 5_000                 // the walk rests while so many files wait to be read: pending grows by names, not by the tree
+	walkPendingMax = 5_000                 // the walk rests while so many files wait to be read
 	rebootWindow   = 10 * time.Minute      // after a boot, what was sealed in this time is read again: it may not have reached the disk
 )
 
@@ -61,7 +61,7 @@ func (v *volume) uncheck(id batch.FileID) {
 // before: what a directory shows then lies before every record that is still to come, and later records win.
 func (v *volume) walk() error {
 	began := v.now()
-	for len(v.queue) > 0 && v.now().Sub(began) < walkBudget && len(v.pending.files) < walkPendingMax {
+	for len(v.queue) > 0 && v.now().Sub(began) < walkBudget && v.pending.waiting() < walkPendingMax {
 		id := v.queue[0]
 		v.queue = v.queue[1:]
 		if _, open := v.unchecked[id]; !open {

@@ -133,6 +133,7 @@ func (s *Spooler) collect() {
 	v := s.vol
 	for _, r := range s.results.take() {
 		v.busy--
+		v.busyBytes -= r.file.load
 		p := r.file
 		p.running = false
 		if v.pending.files[p.id] != p {

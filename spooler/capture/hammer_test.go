@@ -253,7 +253,7 @@ func TestCaptureStoreToDirtyPage(t *testing.T) {
 	}
 }
 
-// Pitfall V1: close is not the end of writing.
+// Close is not the end of writing.
 func TestCaptureMappingAfterClose(t *testing.T) {
 	for _, kind := range []string{"ext4", "tmpfs"} {
 		t.Run(kind, func(t *testing.T) {
