@@ -42,7 +42,7 @@ fuzz: ## every decoder's fuzz target for FUZZTIME (20s) each
 	@tools/fuzz.sh $${FUZZTIME:-20s}
 
 lint: $(LINT) ## formatting, vet, linters, import directions, module files
-	@test -z "$$(gofmt -l . | tee /dev/stderr)"
+	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt: $$unformatted" >&2; exit 1; fi
 	$(GO) mod tidy -diff
 	$(LINT) run ./...
 
