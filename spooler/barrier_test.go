@@ -33,13 +33,37 @@ func TestBarrier(t *testing.T) {
 	if !b.Sealed || b.Seq != uint64(r.s.vol.meta.Head) || b.Stage != "replicated" {
 		t.Fatalf("after draining: %+v, head %d", b, r.s.vol.meta.Head)
 	}
-	fresh := r.barrier(control.Barrier{Paths: []string{"d"}})
 	r.write("d/a", "2")
-	if fresh = r.barrier(fresh); !fresh.Sealed {
-		t.Errorf("a later write is waited for: %+v", fresh)
-	}
 	if b = r.barrier(control.Barrier{}); b.Sealed {
 		t.Errorf("a write before the call is not waited for: %+v", b)
+	}
+}
+
+// TestBarrierLaterWrites: a file that is opened after the call is neither waited for nor read because of it.
+func TestBarrierLaterWrites(t *testing.T) {
+	r := newRig(t)
+	r.mount()
+	r.open()
+	r.create("early", "1")
+	r.create("late", "1")
+	r.drain()
+	r.write("early", "2")
+	b := r.barrier(control.Barrier{})
+	if b.Sealed {
+		t.Fatalf("sealed before anything was: %+v", b)
+	}
+	f, err := os.OpenFile(filepath.Join(r.src, "late"), os.O_WRONLY|os.O_APPEND, 0)
+	check(t, err)
+	defer func() { check(t, f.Close()) }()
+	ident, attr := r.stat("late")
+	r.w.Append(&journal.Record{Op: journal.OpOpen, Node: ident, Attr: attr})
+	r.steps(func() bool {
+		b = r.barrier(b)
+		return b.Sealed
+	})
+	late := r.s.vol.pending.files[r.fileID("late")]
+	if late == nil || !late.covered.IsZero() {
+		t.Errorf("the file opened after the call was read for it: %+v", late)
 	}
 }
 
