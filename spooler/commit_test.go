@@ -344,3 +344,29 @@ func TestMovedSpool(t *testing.T) {
 		t.Errorf("epoch %d after the own store was moved, want 1", e)
 	}
 }
+
+// TestRolledBackCatalog: an older catalog lies beside an own store that has gone on. No number is sealed twice.
+func TestRolledBackCatalog(t *testing.T) {
+	r := newRig(t)
+	r.mount()
+	r.open()
+	r.create("a", "1")
+	r.drain()
+	r.close()
+	file := filepath.Join(r.cfg.State, "catalog.db")
+	older, err := os.ReadFile(file)
+	check(t, err)
+	r.create("b", "2")
+	r.open()
+	r.drain()
+	head := r.s.vol.meta.Head
+	r.close()
+	check(t, os.WriteFile(file, older, 0o600))
+	r.create("c", "3")
+	r.open()
+	r.drain()
+	if m := r.s.vol.meta; m.Epoch != 2 || m.Base != head+1 {
+		t.Errorf("epoch %d, base %d, want a new epoch behind batch %d", m.Epoch, m.Base, head)
+	}
+	r.restored()
+}

@@ -133,8 +133,22 @@ func (v *volume) setAside(path string) error {
 	return nil
 }
 
-// openState opens the catalog and brings memory and own store to where it is. An own store that lost its newest batch ends the
-// epoch, as nobody can say what else it lost.
+// errRolledBack means that the own store holds a batch which the catalog does not know: an older catalog was put back, or its
+// newest page is damaged and the one before it was read. Going on would seal a number twice.
+var errRolledBack = errors.New("the catalog is older than the own store")
+
+// behindOwn looks for batches beyond the catalog's head in the own store.
+func (v *volume) behindOwn(ctx context.Context) error {
+	return push.EachBatchFile(ctx, v.own, v.meta.Epoch, v.meta.Head+1, func(e batch.Epoch, _, last batch.Seq) error {
+		if e > v.meta.Epoch || last > v.meta.Head {
+			return fmt.Errorf("batch %d of epoch %d is there, the catalog ends at %d: %w", last, e, v.meta.Head, errRolledBack)
+		}
+		return nil
+	})
+}
+
+// openState opens the catalog and brings memory and own store to where it is. An own store that lost its newest batch, and a
+// catalog older than it, end the epoch: nobody can say what else is missing.
 func (v *volume) openState(path string) error {
 	if err := v.openCatalog(path); err != nil {
 		return err
@@ -143,7 +157,10 @@ func (v *volume) openState(path string) error {
 		return err
 	}
 	err := v.recover()
-	if !errors.Is(err, errHeadLost) {
+	if err == nil {
+		err = v.behindOwn(context.Background())
+	}
+	if !errors.Is(err, errHeadLost) && !errors.Is(err, errRolledBack) {
 		return err
 	}
 	v.log.Error("a new epoch begins and the whole tree is read again", "error", err)
