@@ -22,6 +22,7 @@ type localDir struct {
 	root  string
 	limit Limiter
 	dirs  dirSet // directories known to be durable in their parents
+	tally tally
 }
 
 func newLocalDir(root string, limit Limiter) (*localDir, error) {
@@ -36,7 +37,11 @@ func newLocalDir(root string, limit Limiter) (*localDir, error) {
 }
 
 func (s *localDir) Publish(ctx context.Context, name string, data []byte) error {
-	return s.write(ctx, "publish", name, data, (*durable.Dir).CreateIdempotent)
+	err := s.write(ctx, "publish", name, data, (*durable.Dir).CreateIdempotent)
+	if err == nil {
+		s.tally.add(len(data))
+	}
+	return err
 }
 
 func (s *localDir) CreateExclusive(ctx context.Context, name string, data []byte) error {
@@ -264,6 +269,8 @@ func (s *localDir) open(name string, flags uint64) (*os.File, error) {
 func (s *localDir) localPath() (string, bool) { return s.root, true }
 
 func (s *localDir) weak() []string { return nil }
+
+func (s *localDir) confirmed() int64 { return s.tally.sum() }
 
 // space asks for the file system that holds the store, or will once it is made.
 func (s *localDir) space(context.Context) (free, total uint64, err error) {

@@ -24,6 +24,7 @@ type sftpStore struct {
 	opt   Options
 	dirs  dirSet
 	left  leftovers
+	tally tally
 
 	all   chan struct{} // one token a connection
 	large chan struct{} // one token a connection for large objects; a progress file must not queue behind shards
@@ -216,5 +217,7 @@ func (s *sftpStore) weak() []string {
 	defer s.mu.Unlock()
 	return slices.Clone(s.lacks)
 }
+
+func (s *sftpStore) confirmed() int64 { return s.tally.sum() }
 
 func (s *sftpStore) localPath() (string, bool) { return "", false }

@@ -36,6 +36,7 @@ func (s *sftpStore) Publish(ctx context.Context, name string, data []byte) error
 		if t.present {
 			return same()
 		}
+		defer s.tally.follow(c)()
 		return c.create(ctx, t, data, same)
 	})
 }

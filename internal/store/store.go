@@ -99,6 +99,7 @@ type described interface {
 	localPath() (string, bool)
 	weak() []string
 	space(ctx context.Context) (free, total uint64, err error)
+	confirmed() int64
 }
 
 // LocalPath returns the directory of a local store, for fsnotify; false for SFTP.
