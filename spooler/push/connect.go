@@ -74,6 +74,8 @@ func (p *Pusher) acknowledged(acks ack.Acks, bounds Bounds) (batch.Seq, error) {
 		return acks.Head, nil
 	case acks.Epoch < bounds.Epoch:
 		return 0, nil
+	case p.t.Follower && !ok:
+		return acks.Head, nil // it is ahead of us, as it should be
 	}
 	return 0, &AheadError{Store: p.t.Name, Epoch: acks.Epoch, Seq: acks.Head, Digest: acks.HeadDigest, Fork: ok}
 }
@@ -229,7 +231,7 @@ func (p *Pusher) listBatches(ctx context.Context, bounds Bounds, from batch.Seq)
 	if err != nil {
 		return nil, err
 	}
-	if ahead != nil {
+	if ahead != nil && (!p.t.Follower || ahead.Fork) {
 		return nil, ahead
 	}
 	return present, nil

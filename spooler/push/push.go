@@ -32,11 +32,16 @@ type Target struct {
 
 	// Elsewhere are stores that are asked for a shard which the own store has not any more, nearest first.
 	Elsewhere []store.Store
+	// Follower: this node is not the volume's owner. A destination that is ahead of it is as it should be.
+	Follower bool
+	// RetryMax bounds the back-off after a fault; 0: 30 s.
+	RetryMax time.Duration
 
 	// Called from the pusher's goroutines, may be nil; they must not block for long.
 	OnAcks      func(target string, acks []ack.Acks) // every acks file there, each time they were read
 	OnDelivered func(target string, head batch.Seq)  // the report's Delivered, each time it may have moved
 	OnTrouble   func(target string, err error)       // each failed attempt: *AheadError and *LostShardError want an answer
+	OnRotten    func(r Rotten)                       // a shard of the own store that is not what its name says, sent from another copy
 	Logger      *slog.Logger                         // nil: nothing is logged
 }
 
@@ -66,6 +71,7 @@ type Pusher struct {
 	acked chan struct{} // capacity one: read the acks now
 
 	connected atomic.Bool // what follows was compared with the destination
+	sending   atomic.Bool // RunSending is at work
 
 	// owned by the goroutine that calls PushOnce
 	cursor batch.Seq // everything up to here is there

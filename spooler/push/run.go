@@ -17,7 +17,7 @@ import (
 type State string
 
 // The states. connecting → sending ⇄ idle; from each of them to full, waiting or refused, and from there to connecting again
-// (from full to sending).
+// (from full to sending). Standby is entered and left with the term.
 const (
 	Connecting State = "connecting"
 	Sending    State = "sending"
@@ -25,6 +25,7 @@ const (
 	Waiting    State = "waiting" // after a fault, until the next attempt
 	Full       State = "full"    // the destination has no room
 	Refused    State = "refused" // an operator is needed; tried again all the same
+	Standby    State = "standby" // another node sends to this destination
 )
 
 // Report is a copy of how a pusher stands.
@@ -40,6 +41,9 @@ type Report struct {
 	Checked   bool      // it has a daemon that writes acks
 	Full      bool      // the daemon says so
 	Sent      int64     // bytes, in this run
+	Batch     batch.Seq // on its way; 0: none
+	Shards    int       // delivered, of those that travel together with the batch
+	Of        int       // how many these are
 	Weak      []string  // what its server lacks
 
 	Skew time.Duration // how far its clock is ahead of this node's (negative: behind); 0 within five minutes
@@ -67,14 +71,25 @@ func (p *Pusher) tellDelivered() {
 // Run pushes and reads acks until ctx ends.
 func (p *Pusher) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return p.sendLoop(ctx) })
-	g.Go(func() error { return p.ackLoop(ctx) })
+	g.Go(func() error { return p.RunSending(ctx) })
+	g.Go(func() error { return p.RunAcks(ctx) })
 	return g.Wait()
 }
 
-func (p *Pusher) sendLoop(ctx context.Context) error {
+// RunSending pushes until ctx ends: the context of a term, where several nodes may send. The next call compares with the
+// destination anew. Not to be called twice at a time.
+func (p *Pusher) RunSending(ctx context.Context) error {
+	p.sending.Store(true)
+	defer func() {
+		p.connected.Store(false)
+		p.sending.Store(false)
+		p.stopped()
+	}()
 	pause := &backoff.ExponentialBackOff{
 		InitialInterval: backoffInitial, MaxInterval: backoffMax, Multiplier: 2, RandomizationFactor: 0.5,
+	}
+	if p.t.RetryMax > 0 {
+		pause.MaxInterval = p.t.RetryMax
 	}
 	for {
 		n, err := p.PushOnce(ctx)
@@ -147,7 +162,7 @@ func (p *Pusher) enter(s State, err error) {
 	switch {
 	case err != nil:
 		p.report.Error = err.Error()
-	case s == Idle || s == Sending:
+	case s == Idle || s == Sending || s == Standby:
 		p.report.Error = ""
 	}
 	p.mu.Unlock()
@@ -165,8 +180,18 @@ func (p *Pusher) count(n int64) {
 	p.report.Sent += n
 }
 
-// ackLoop reads the acks while the destination is reachable. Only the sending side reconnects, with its back-off.
-func (p *Pusher) ackLoop(ctx context.Context) error {
+// stopped forgets what was on its way.
+func (p *Pusher) stopped() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.report.Batch, p.report.Shards, p.report.Of = 0, 0, 0
+}
+
+// StandBy notes that another node sends now. Called when RunSending has returned.
+func (p *Pusher) StandBy() { p.enter(Standby, nil) }
+
+// RunAcks reads the acks until ctx ends. While this node sends, only the sending side reconnects, with its back-off.
+func (p *Pusher) RunAcks(ctx context.Context) error {
 	t := time.NewTimer(0)
 	defer t.Stop()
 	for {
@@ -176,8 +201,8 @@ func (p *Pusher) ackLoop(ctx context.Context) error {
 		case <-p.acked:
 		case <-t.C:
 		}
-		if p.connected.Load() {
-			if err := p.PollAcks(ctx); errors.Is(err, store.ErrTemporary) {
+		if p.connected.Load() || !p.sending.Load() {
+			if err := p.PollAcks(ctx); errors.Is(err, store.ErrTemporary) && p.sending.Load() {
 				p.connected.Store(false)
 				p.Wake()
 			}

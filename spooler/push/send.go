@@ -31,10 +31,12 @@ func (p *Pusher) sendRun(ctx context.Context, run []outgoing) (int, error) {
 		}
 		objects = missing
 	}
+	p.travel(run[0].seq, len(objects))
 	if err := p.sendShards(ctx, objects); err != nil {
 		return 0, err
 	}
 	for i, o := range run {
+		p.travel(o.seq, -1)
 		if err := p.sendBatch(ctx, o); err != nil {
 			return i, err
 		}
@@ -117,10 +119,21 @@ func (p *Pusher) deliver(seq batch.Seq) {
 	p.cursor, p.looked = seq, seq
 	p.mu.Lock()
 	p.report.Published = seq
+	p.report.Batch = 0
 	p.fastTill = time.Now().Add(ackFastFor)
 	p.mu.Unlock()
 	p.readAcksSoon()
 	p.tellDelivered()
+}
+
+// travel notes which batch is on its way, and how many shards travel with it (negative: as before).
+func (p *Pusher) travel(seq batch.Seq, shards int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.report.Batch = seq
+	if shards >= 0 {
+		p.report.Shards, p.report.Of = 0, shards
+	}
 }
 
 // sendAhead sends a few announced shards, and tells whether it did.
@@ -171,6 +184,9 @@ func (p *Pusher) sendShard(ctx context.Context, o batch.Object) error {
 		return fmt.Errorf("push shard %s: %w", o.Digest, err)
 	}
 	p.count(o.Size)
+	p.mu.Lock()
+	p.report.Shards = min(p.report.Shards+1, p.report.Of)
+	p.mu.Unlock()
 	return nil
 }
 
@@ -183,7 +199,7 @@ func (p *Pusher) shardBytes(ctx context.Context, o batch.Object) ([]byte, error)
 	errs := []error{err}
 	for _, s := range p.t.Elsewhere {
 		if data, err = readShard(ctx, s, o); err == nil {
-			return data, nil
+			return data, p.mend(ctx, o, data, errs[0])
 		}
 		errs = append(errs, err)
 	}
@@ -191,6 +207,30 @@ func (p *Pusher) shardBytes(ctx context.Context, o batch.Object) ([]byte, error)
 		return nil, err
 	}
 	return nil, &LostShardError{Shard: o, Err: errors.Join(errs...)}
+}
+
+// Rotten is a shard that the own store has under its name, but not with its bytes.
+type Rotten struct {
+	Shard  batch.Object
+	Err    error // what was wrong with it
+	Mended bool  // the good copy was put in its place
+}
+
+// mend puts a good copy, read from another store, in the place of a rotten one, and reports it. One that was evicted, or lies in
+// a store that this node must not change, is only sent.
+func (p *Pusher) mend(ctx context.Context, o batch.Object, data []byte, was error) error {
+	if errors.Is(was, store.ErrNotExist) {
+		return nil
+	}
+	err := p.t.Own.Remove(ctx, o.Digest.Path())
+	if err == nil {
+		err = p.t.Own.Publish(ctx, o.Digest.Path(), data)
+	}
+	p.t.Logger.Error("a shard of the own store is damaged; it was read from another copy", "shard", o.Digest, "store", p.t.Name, "mended", err == nil, "cause", was)
+	if p.t.OnRotten != nil {
+		p.t.OnRotten(Rotten{Shard: o, Err: was, Mended: err == nil})
+	}
+	return ctx.Err() // a disk that takes no repair is no reason not to send
 }
 
 func readShard(ctx context.Context, s store.Store, o batch.Object) ([]byte, error) {

@@ -1,0 +1,127 @@
+package push
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sync/errgroup"
+
+	"slipway/internal/batch"
+	"slipway/internal/store"
+)
+
+// A shard that has rotted in the own store is sent from another copy, put right, and reported.
+func TestPushMendsRottenShard(t *testing.T) {
+	r := newRig(t, false)
+	o := r.object(5000)
+	r.seal(o)
+	other := openLocal(t, t.TempDir())
+	good, err := os.ReadFile(filepath.Join(r.ownDir, o.Digest.Path()))
+	must(t, err)
+	must(t, other.Publish(t.Context(), o.Digest.Path(), good))
+	flip(t, filepath.Join(r.ownDir, o.Digest.Path()))
+
+	var told []Rotten
+	r.target.Elsewhere = []store.Store{openLocal(t, t.TempDir()), other}
+	r.target.OnRotten = func(x Rotten) { told = append(told, x) }
+	r.push(r.pusher(), 1)
+	if len(told) != 1 || told[0].Shard != o || !told[0].Mended {
+		t.Errorf("told %+v", told)
+	}
+	r.complete(1)
+	if now, err := os.ReadFile(filepath.Join(r.ownDir, o.Digest.Path())); err != nil || string(now) != string(good) {
+		t.Errorf("the own store was not mended: %v", err)
+	}
+	// One that was evicted is no damage.
+	evicted := r.object(700)
+	data, err := r.own.Read(t.Context(), evicted.Digest.Path(), 1<<20)
+	must(t, err)
+	must(t, other.Publish(t.Context(), evicted.Digest.Path(), data))
+	r.seal(evicted)
+	r.removeAt(r.ownDir, evicted.Digest.Path())
+	r.push(r.pusher(), 1)
+	if len(told) != 1 {
+		t.Errorf("told %+v", told)
+	}
+}
+
+func flip(t *testing.T, path string) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	must(t, err)
+	data[len(data)/2] ^= 1
+	must(t, os.WriteFile(path, data, 0o640))
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A follower is behind the destination as a rule, and sends what comes after it; a fork is trouble for it, too.
+func TestPushFollower(t *testing.T) {
+	r := newRig(t, false)
+	r.seal(r.object(10))
+	r.seal(r.object(20))
+	all := r.log.batches
+	r.push(r.pusher(), 2)
+	r.acks("cache1", "cache", 2, false)
+
+	r.log.b.Head = 1
+	r.log.batches = map[batch.Seq]Batch{1: all[1]}
+	r.target.Follower = true
+	p := r.pusher()
+	r.push(p, 0)
+	r.log.b.Head = 2
+	r.log.batches = all
+	r.seal(r.object(30))
+	r.push(p, 1)
+	r.complete(1)
+
+	other := r.log.batches[3]
+	other.Digest[0] ^= 1
+	r.log.batches[3] = other
+	var ahead *AheadError
+	if _, err := r.pusher().PushOnce(t.Context()); !errors.As(err, &ahead) || !ahead.Fork {
+		t.Errorf("another batch under number 3: %v", err)
+	}
+}
+
+// Sending ends with its term and begins again with the next, behind what others have sent meanwhile.
+func TestPushInTerms(t *testing.T) {
+	r := newRig(t, false)
+	p := r.pusher()
+	for term := range batch.Seq(3) {
+		r.seal(r.object(1000))
+		ctx, end := context.WithCancel(t.Context())
+		var g errgroup.Group
+		r.dest.tap(func(name string) error {
+			if rep := p.Report(); rep.Batch != term+1 || rep.Of != 1 {
+				t.Errorf("%s: report %+v", name, rep)
+			}
+			if name == batch.Path(1, term+1, term+1) {
+				end() // the term ends while the batch file is on its way
+			}
+			return nil
+		})
+		g.Go(func() error { return p.RunSending(ctx) })
+		if err := g.Wait(); !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		p.StandBy()
+		if rep := p.Report(); rep.State != Standby || rep.Batch != 0 || rep.Of != 0 || rep.Error != "" {
+			t.Errorf("after the term: %+v", rep)
+		}
+		r.dest.tap(nil)
+		r.push(r.pusher(), 1) // somebody else finishes it
+	}
+	r.complete(1)
+	if shards, _ := r.dest.sent(); len(shards) != 0 {
+		t.Errorf("%v were sent twice", shards)
+	}
+}
