@@ -20,7 +20,6 @@ import (
 	"slipway/internal/shard"
 	"slipway/internal/store"
 	"slipway/spooler/capture"
-	"slipway/spooler/evict"
 	"slipway/spooler/push"
 )
 
@@ -41,6 +40,7 @@ func (s *Spooler) open() error {
 		for _, p := range s.pushers {
 			p.Wake()
 		}
+		s.sender.Wake()
 	}
 	v.onPublished = func(o batch.Object) {
 		for _, p := range s.pushers {
@@ -60,7 +60,11 @@ func (s *Spooler) open() error {
 	if err := s.openBackups(); err != nil {
 		return err
 	}
-	return s.openPushers()
+	if err := s.openPushers(); err != nil {
+		return err
+	}
+	s.openSender()
+	return nil
 }
 
 func (s *Spooler) newVolume() (*volume, error) {
@@ -230,54 +234,6 @@ func (v *volume) applyExcludeChange() {
 		v.log.Info("exclude has changed, comparing the tree with the source")
 		v.beginWalk(whyGap)
 	}
-}
-
-// openPushers makes one pusher for the cache and one for each replica peer. A destination that lags behind what this node has
-// evicted is served from the others.
-func (s *Spooler) openPushers() error {
-	cfg := s.opt.Config
-	kinds := make([]string, 0, len(cfg.Replicas)+1)
-	list := append([]config.Store(nil), cfg.Replicas...)
-	for range cfg.Replicas {
-		kinds = append(kinds, "replica")
-	}
-	list, kinds = append(list, cfg.Cache), append(kinds, "cache")
-	for _, st := range list {
-		root, err := s.openStore(st)
-		if err != nil {
-			return err
-		}
-		s.stores = append(s.stores, root)
-	}
-	for i, st := range list {
-		kind := kinds[i]
-		others := append([]store.Store(nil), s.stores[:i]...)
-		others = append(append(others, s.stores[i+1:]...), s.backups...)
-		s.pushers = append(s.pushers, push.New(push.Target{
-			Name: st.Name, Kind: kind, URL: st.URL, Dest: s.stores[i], Elsewhere: others,
-			Volume: s.vol.identity, Own: s.vol.own, Log: push.CatalogLog(s.vol.cat), Logger: s.log,
-			OnAcks:      func(_ string, list []ack.Acks) { s.stages.acked(list) },
-			OnDelivered: func(name string, head batch.Seq) { s.stages.delivered(kind, name, head) },
-			OnTrouble:   s.troubled,
-		}))
-	}
-	everywhere := append(append([]store.Store(nil), s.stores...), s.backups...)
-	s.vol.evictor.ConfirmTwice = evict.HeldBy(everywhere, 2)
-	return nil
-}
-
-// openStore opens the volume's part of a configured store.
-func (s *Spooler) openStore(st config.Store) (store.Store, error) {
-	opt, err := config.StoreOptions(s.opt.Config.SSH, st)
-	if err != nil {
-		return nil, err
-	}
-	root, err := store.Open(st.URL, opt)
-	if err != nil {
-		return nil, fmt.Errorf("open store %s: %w", st.Name, err)
-	}
-	s.closers = append(s.closers, root)
-	return store.Sub(root, s.opt.Config.Volume), nil
 }
 
 // room tells whether the own store may take more: what the workers have in hand, and a batch file, must still fit under the cap.

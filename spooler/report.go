@@ -24,7 +24,7 @@ func (s *Spooler) Status(context.Context) ([]control.Status, error) {
 	now := v.now()
 	st := control.Status{
 		Volume: v.name, Node: v.node, Role: "primary", Epoch: uint32(v.meta.Epoch),
-		Sender:    control.SenderStatus{Node: v.node, State: "idle"},
+		Sender:    s.sender.Status(),
 		HeadBatch: uint64(v.meta.Head),
 		Complete:  v.meta.Complete && !v.walking(),
 		Daemon:    control.Running,
@@ -42,11 +42,6 @@ func (s *Spooler) Status(context.Context) ([]control.Status, error) {
 	st.Pending = v.pendingStatus(now)
 	st.Warnings = append(v.warnings(), s.storeWarnings()...)
 	st.Stores = s.storeStatus(now)
-	for _, x := range st.Stores {
-		if x.State == "sending" {
-			st.Sender.State = "sending"
-		}
-	}
 	return []control.Status{st}, nil
 }
 
@@ -99,7 +94,7 @@ func (v *volume) warnings() []string {
 
 // storeWarnings are the things to do about a destination besides what keeps it from being reached.
 func (s *Spooler) storeWarnings() []string {
-	var w []string
+	w := s.rottenWarnings()
 	for _, p := range s.pushers {
 		r := p.Report()
 		if r.Skew != 0 {
@@ -299,7 +294,11 @@ func (s *Spooler) List(_ context.Context, path string, recursive bool) ([]contro
 	return offline.ListCatalog(s.vol.cat, path, recursive)
 }
 
-// Do implements control.Reporter.
-func (s *Spooler) Do(_ context.Context, verb, _ string) error {
-	return fmt.Errorf("%s: not a verb of the spooler", verb)
+// Do implements control.Reporter: "pin" a node, "drain" this one, "release".
+func (s *Spooler) Do(ctx context.Context, verb, arg string) error {
+	volume, node, _ := strings.Cut(arg, "/")
+	if volume != "" && volume != s.vol.name {
+		return fmt.Errorf("volume %q: %w", volume, fs.ErrNotExist)
+	}
+	return s.sender.Do(ctx, verb, node)
 }

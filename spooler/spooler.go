@@ -26,6 +26,7 @@ import (
 	"slipway/internal/state"
 	"slipway/internal/store"
 	"slipway/spooler/push"
+	"slipway/spooler/sender"
 )
 
 // Options of a spooler.
@@ -48,14 +49,16 @@ type Spooler struct {
 	wake    chan struct{} // capacity one: something happened
 	jobs    chan *pendingFile
 	results results
-	pushers []*push.Pusher
-	stores  []store.Store // the pushers' destinations
-	backups []store.Store // backup hosts that this node may read
+	pushers []*push.Pusher // to the replica peers; the last one to the cache
+	sender  *sender.Sender // when the last one may send
+	stores  []store.Store  // the pushers' destinations
+	backups []store.Store  // backup hosts that this node may read
 	closers []store.Store
 	stages  stages
 
-	endMu sync.Mutex // guards end
-	end   *epochEnd  // set when the epoch cannot go on
+	endMu sync.Mutex    // guards what follows
+	end   *epochEnd     // set when the epoch cannot go on
+	rots  []push.Rotten // damaged shards of the own store met in this run
 	log   *slog.Logger
 }
 
@@ -103,9 +106,10 @@ func (s *Spooler) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return s.loop(ctx) })
 	g.Go(func() error { return s.watchJournal(ctx) })
-	for _, p := range s.pushers {
+	for _, p := range s.pushers[:len(s.pushers)-1] {
 		g.Go(func() error { return p.Run(ctx) })
 	}
+	g.Go(func() error { return s.sender.Run(ctx) })
 	g.Go(func() error { return s.evictLoop(ctx) })
 	g.Go(func() error { return control.Serve(ctx, s.opt.Config.State, s, time.Second) })
 	return g.Wait()

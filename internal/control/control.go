@@ -72,11 +72,20 @@ type Status struct {
 	Daemon    string        `json:"daemon"` // Running, NotAnswering or Dead
 }
 
-// SenderStatus says who sends.
+// SenderStatus says who sends, and how far it is with the batch on its way.
 type SenderStatus struct {
-	Node  string `json:"node"`
-	Term  uint32 `json:"term"`
-	State string `json:"state"`
+	Node    string   `json:"node"`
+	Term    uint32   `json:"term"`
+	State   string   `json:"state"`             // what the sender does, as far as is known here: "idle", "sending", "error"
+	Here    string   `json:"here,omitempty"`    // this node's part: "standby", "waiting", "returning", "claiming", "sending"
+	Reason  string   `json:"reason,omitempty"`  // why that node sends
+	Prefer  string   `json:"prefer,omitempty"`  // pinned by the operator
+	Avoid   []string `json:"avoid,omitempty"`   // drained by the operator
+	Trouble string   `json:"trouble,omitempty"` // why the sender does not get on, in words
+	Batch   uint64   `json:"batch,omitempty"`   // on its way
+	Shards  int      `json:"shards,omitempty"`  // delivered, of those that travel with it
+	Of      int      `json:"of,omitempty"`
+	Rate    float64  `json:"rate,omitempty"` // bytes a second
 }
 
 // JournalStatus holds byte positions in the journal's present instance.

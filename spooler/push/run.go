@@ -187,6 +187,14 @@ func (p *Pusher) stopped() {
 	p.report.Batch, p.report.Shards, p.report.Of = 0, 0, 0
 }
 
+// Seen tells that another node has delivered up to a batch.
+func (p *Pusher) Seen(seq batch.Seq) {
+	p.mu.Lock()
+	p.report.Published = max(p.report.Published, seq)
+	p.mu.Unlock()
+	p.tellDelivered()
+}
+
 // StandBy notes that another node sends now. Called when RunSending has returned.
 func (p *Pusher) StandBy() { p.enter(Standby, nil) }
 

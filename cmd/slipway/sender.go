@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"slipway/internal/config"
+	"slipway/internal/control"
+	"slipway/internal/offline"
+	"slipway/internal/render"
+)
+
+func senderCommand() *cobra.Command {
+	show := &cobra.Command{
+		Use: "show", Short: "Who sends each volume, since which term, and why", Args: cobra.NoArgs,
+		Example: "  slipway sender show --json",
+		RunE: configured(func(cmd *cobra.Command, cfg *config.Config, _ []string) error {
+			list, err := offline.Status(cmd.Context(), cfg)
+			if err != nil {
+				return err
+			}
+			return showAll(cmd, render.Table(senderCells, "VOLUME", "SENDER", "TERM", "STATE", "HERE", "PINNED", "DRAINED", "WHY"), senderRows(list))
+		}),
+	}
+	jsonFlag(show)
+	pin := order("pin NODE", "Make a node the sender, and prefer it until release", "pin", cobra.ExactArgs(1))
+	drain := order("drain", "Hand sending over from this node to the next, and keep it from sending until release", "drain", cobra.NoArgs)
+	release := order("release", "End pins and drains: the owner sends again", "release", cobra.NoArgs)
+	c := group("sender", "Which node of the cluster sends a volume to the cache", show, pin, drain, release)
+	c.Long = `The owner of a volume sends it to the cache; a replica peer takes over when it errs, falls silent or delivers nothing, and the
+owner comes back after a while of health. pin, drain and release are the operator's word, written as a claim on the cache.`
+	return c
+}
+
+// order is an operator's word to the daemon of this node.
+func order(use, short, verb string, args cobra.PositionalArgs) *cobra.Command {
+	c := &cobra.Command{
+		Use: use, Short: short, Args: args,
+		Example: "  slipway sender " + use + " --volume projects",
+		RunE: configured(func(cmd *cobra.Command, cfg *config.Config, args []string) error {
+			volume, err := volumeOf(cmd.Context(), cfg, text(cmd, "volume"))
+			if err != nil {
+				return err
+			}
+			client, err := control.Dial(cfg.State())
+			if errors.Is(err, control.ErrNoDaemon) {
+				return fmt.Errorf("sender %s: no daemon of slipway runs on this node (%w); run the command where one does", verb, err)
+			}
+			if err != nil {
+				return err
+			}
+			return client.Do(cmd.Context(), verb, volume+"/"+strings.Join(args, ""))
+		}),
+	}
+	c.Flags().String("volume", "", "the `VOLUME`, where this node holds several")
+	return c
+}
+
+// volumeOf returns the volume that is meant: the one named, or the only one there is.
+func volumeOf(ctx context.Context, cfg *config.Config, named string) (string, error) {
+	if named != "" {
+		return named, nil
+	}
+	list, err := offline.Status(ctx, cfg)
+	if err != nil {
+		return "", err
+	}
+	var names []string
+	for _, s := range list {
+		names = append(names, s.Volume)
+	}
+	if len(names) != 1 {
+		return "", usagef("which volume? name one with --volume: %s", strings.Join(names, ", "))
+	}
+	return names[0], nil
+}
+
+// senderRow is a line of `sender show --json`.
+type senderRow struct {
+	Volume string `json:"volume"`
+	control.SenderStatus
+	Stale bool `json:"stale"`
+}
+
+func senderRows(list []control.Status) []senderRow {
+	rows := make([]senderRow, 0, len(list))
+	for _, s := range list {
+		if s.Sender.Node != "" {
+			rows = append(rows, senderRow{s.Volume, s.Sender, s.Stale})
+		}
+	}
+	return rows
+}
+
+func senderCells(r senderRow) []string {
+	why := r.Reason
+	if r.Trouble != "" {
+		why += "; " + r.Trouble
+	}
+	return []string{r.Volume, r.Node, fmt.Sprint(r.Term), r.SenderStatus.State, r.Here, r.Prefer, strings.Join(r.Avoid, " "), why}
+}
+

@@ -1,0 +1,112 @@
+package sender
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"time"
+
+	"slipway/internal/progress"
+	"slipway/internal/store"
+	"slipway/spooler/push"
+)
+
+// tellFast is how soon a change of state is told; a step of it bounds how often files are written.
+const tellFast = 100 * time.Millisecond
+
+func newRun() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+// teller brings this node's progress to one store. A store that does not answer delays no other.
+type teller struct {
+	place Place
+	wake  chan struct{}
+}
+
+// composeLoop composes this node's progress every second while it sends something, and at once when its state changes.
+func (s *Sender) composeLoop(ctx context.Context) error {
+	tick := time.NewTicker(tellFast)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		if s.ComposeOnce() {
+			s.tellNow()
+		}
+	}
+}
+
+func (s *Sender) tellNow() {
+	for _, t := range s.tellers {
+		nudge(t.wake)
+	}
+}
+
+// ComposeOnce composes the next progress file if one is due, and tells whether it did.
+func (s *Sender) ComposeOnce() bool {
+	present, report, now := s.opt.Present(), s.opt.Pusher.Report(), s.opt.Now()
+	bytes := store.Confirmed(s.opt.Cache.Store)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was := &s.told
+	next := progress.Progress{
+		VolumeID: s.opt.VolumeID, Volume: s.opt.Volume, Node: s.opt.Node, Run: s.run, Number: was.Number + 1, Epoch: s.epoch, Term: s.claim.Term,
+		Head: present.Held, Delivered: s.thereLocked(), Batch: report.Batch, Shards: report.Shards, Of: report.Of,
+		Bytes: max(bytes, was.Bytes), State: stateOf(&report), Error: report.Error, Reason: s.claim.Reason, At: now.UTC().Round(0),
+	}
+	open := s.state == Sending && next.Head > next.Delivered
+	if !open {
+		next.State, next.Error = progress.Idle, ""
+	}
+	since := now.Sub(was.At)
+	switch {
+	case s.state != Sending && was.State != progress.Sending && was.State != progress.Failing:
+		return false
+	case next.State == was.State && next.Term == was.Term && (!open || since < tellEach):
+		return false
+	case was.Number == 0 && next.State == progress.Idle:
+		return false
+	}
+	if since > 0 && was.Number > 0 {
+		next.Rate = float64(next.Bytes-was.Bytes) / since.Seconds()
+	}
+	s.told = next
+	return true
+}
+
+// stateOf puts a pusher's state into a progress file's word.
+func stateOf(r *push.Report) progress.State {
+	if r.Error != "" && (r.State == push.Waiting || r.State == push.Refused || r.State == push.Full) {
+		return progress.Failing
+	}
+	return progress.Sending
+}
+
+// tellLoop writes what was composed last.
+func (s *Sender) tellLoop(ctx context.Context, t *teller) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-t.wake:
+		}
+		s.mu.Lock()
+		p := s.told
+		s.mu.Unlock()
+		if p.Number == 0 {
+			continue
+		}
+		// What could not be written is overtaken by the next; nobody relies on it.
+		writing, done := context.WithTimeout(ctx, s.opt.StaleAfter)
+		if err := progress.Write(writing, t.place.Store, p); err != nil && ctx.Err() == nil {
+			s.opt.Log.Debug("tell progress", "store", t.place.Name, "error", err)
+		}
+		done()
+	}
+}
