@@ -103,4 +103,3 @@ func senderCells(r senderRow) []string {
 	}
 	return []string{r.Volume, r.Node, fmt.Sprint(r.Term), r.SenderStatus.State, r.Here, r.Prefer, strings.Join(r.Avoid, " "), why}
 }
-
