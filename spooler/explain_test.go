@@ -76,6 +76,13 @@ func TestLeftOut(t *testing.T) {
 	if st[0].Pending.Files != 1 {
 		t.Errorf("status counts %+v", st[0].Pending)
 	}
+	r.listed(ask)
+}
+
+// listed is the second half: what `explain` and `ls` say.
+func (r *rig) listed(ask *control.Client) {
+	t := r.t
+	t.Helper()
 	if e, err := ask.Explain(t.Context(), "sub/cache"); err != nil || e.WaitingFor != "excluded by line 9 of the configuration" {
 		t.Errorf("explain says %+v, %v", e, err)
 	}
