@@ -240,25 +240,26 @@ func (c *cursor) failed(ctx context.Context, err error) State {
 		return c.state
 	}
 	delay := c.backoff.NextBackOff()
+	next, word := Waiting, ""
+	if needsOperator(err) {
+		next, word = Refused, ack.Refused
+	}
 	c.v.mu.Lock()
-	changed := c.acks.Error != err.Error()
+	changed := c.acks.Error != err.Error() || c.acks.State != word
 	c.err, c.until = err, c.s.now().Add(delay)
 	c.full = errors.Is(err, store.ErrFull) || errors.Is(err, store.ErrReadOnly)
-	c.acks.Error, c.acks.Full = err.Error(), c.full
+	c.acks.Error, c.acks.Full, c.acks.State = err.Error(), c.full, word
 	c.acksDirty = c.acksDirty || changed
 	c.v.mu.Unlock()
 	if changed {
 		c.flush(ctx)
 	}
-	if needsOperator(err) {
-		return Refused
-	}
-	return Waiting
+	return next
 }
 
 // needsOperator tells a host that is not what it should be from one that is away.
 func needsOperator(err error) bool {
-	for _, class := range []error{store.ErrHostKey, store.ErrAuth, store.ErrDiffers, fs.ErrPermission, errOtherVolume, errFork} {
+	for _, class := range []error{store.ErrHostKey, store.ErrAuth, store.ErrDiffers, store.ErrNotDir, fs.ErrPermission, errOtherVolume, errFork} {
 		if errors.Is(err, class) {
 			return true
 		}
@@ -273,7 +274,7 @@ func (c *cursor) answered() {
 	c.contact = c.s.now()
 	if c.err != nil || c.acks.Error != "" {
 		c.err, c.full = nil, false
-		c.acks.Error, c.acks.Full, c.acksDirty = "", false, true
+		c.acks.Error, c.acks.Full, c.acks.State, c.acksDirty = "", false, "", true
 	}
 }
 

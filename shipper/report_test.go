@@ -2,6 +2,9 @@ package shipper
 
 import (
 	"context"
+	"errors"
+	"log/slog"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +12,7 @@ import (
 	"slipway/internal/batch"
 	"slipway/internal/config"
 	"slipway/internal/control"
+	"slipway/internal/store"
 )
 
 func testCondition(age *time.Duration) config.Condition { return config.Condition{Age: age} }
@@ -59,6 +63,38 @@ func TestStatusWithoutDaemon(t *testing.T) {
 	if len(rows) != 1 || rows[0].Stage != "stored" {
 		t.Errorf("rows are %+v", rows)
 	}
+}
+
+// TestHostIsAFile: a backup host whose directory is a file is refused, alone; it is served once it is a directory.
+func TestHostIsAFile(t *testing.T) {
+	c := newCacheHost(t, "vault1", "vault2")
+	dir := c.hosts["vault2"].dir
+	must(t, errors.Join(os.Remove(dir), os.WriteFile(dir, nil, 0o600)))
+	ship, err := New(Options{Config: c.cfg, Now: c.clock.now, Log: slog.New(c.log)})
+	must(t, err)
+	defer func() { must(t, ship.Close()) }()
+	p := newPrimary(t, "projects")
+	b := p.seal([]int{10}, nil)
+	p.put(c.store, b)
+	if err := ship.ShipOnce(t.Context(), false); !errors.Is(err, store.ErrNotDir) {
+		t.Errorf("shipped into a file: %v", err)
+	}
+	c.wantCopy("vault1", p, b)
+	st, err := ship.Status(t.Context())
+	must(t, err)
+	if s := st[0].Stores; s[1].State != "ok" || s[1].Batch != 1 || s[2].State != "refused" || !strings.Contains(s[2].Error, "is not a directory") {
+		t.Errorf("stores are %+v", s)
+	}
+	if a := c.acks("projects", "vault2"); a.Word() != "refused" || a.Error == "" || a.Head != 0 {
+		t.Errorf("acks are %+v", a)
+	}
+	must(t, errors.Join(os.Remove(dir), os.Mkdir(dir, 0o700)))
+	must(t, ship.ShipOnce(t.Context(), false))
+	c.wantCopy("vault2", p, b)
+	if a := c.acks("projects", "vault2"); a.Word() != "ok" || a.State != "" || a.Head != 1 {
+		t.Errorf("acks are %+v", a)
+	}
+	c.noneIllegal()
 }
 
 // TestOperatorsWord is what the control socket hands on.

@@ -116,6 +116,7 @@ func openStore(ssh config.SSH, st config.Store) (store.Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	opt.Unseen = true // one host that is not what it should be must not keep the others from being served
 	return store.Open(st.URL, opt)
 }
 

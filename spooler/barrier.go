@@ -13,12 +13,16 @@ import (
 )
 
 // Barrier implements control.Reporter: has everything that was changed below the paths before the first call been sealed, and
-// how far is the batch that covers it? It forces nothing.
+// how far is the batch that covers it? It forces nothing. The first call refuses paths that it cannot be about.
 func (s *Spooler) Barrier(_ context.Context, b control.Barrier) (control.Barrier, error) {
 	v := s.vol
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	first := b.Mark == ""
 	mark, err := s.mark(&b)
+	if err == nil && first {
+		err = s.admit(b, mark)
+	}
 	if err != nil {
 		return b, err
 	}

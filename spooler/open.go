@@ -17,6 +17,7 @@ import (
 	"slipway/internal/exclude"
 	"slipway/internal/journal"
 	"slipway/internal/keys"
+	"slipway/internal/leftout"
 	"slipway/internal/shard"
 	"slipway/internal/store"
 	"slipway/spooler/capture"
@@ -35,6 +36,9 @@ func (s *Spooler) open() error {
 		return err
 	}
 	s.vol = v
+	if s.left, err = leftout.New(s.opt.Config, s.opt.Source); err != nil {
+		return err
+	}
 	s.stages.minReplicas, s.stages.copies = s.opt.Config.MinReplicas, s.opt.Config.Copies
 	v.onSealed = func(batch.Seq) {
 		for _, p := range s.pushers {

@@ -12,7 +12,6 @@ import (
 	"slipway/internal/catalog"
 	"slipway/internal/control"
 	"slipway/internal/journal"
-	"slipway/internal/offline"
 	"slipway/spooler/push"
 )
 
@@ -133,10 +132,7 @@ func (s *Spooler) storeStatus(now time.Time) []control.StoreStatus {
 	acks := s.stages.backupAcks()
 	slices.SortFunc(acks, func(a, b ackOf) int { return strings.Compare(a.Store, b.Store) })
 	for _, a := range acks {
-		x := control.StoreStatus{Name: a.Store, Kind: a.Kind, URL: a.URL, Batch: uint64(a.Head), State: "ok", Error: a.Error}
-		if a.Error != "" {
-			x.State = "down"
-		}
+		x := control.StoreStatus{Name: a.Store, Kind: a.Kind, URL: a.URL, Batch: uint64(a.Head), State: a.Word(), Error: a.Error}
 		list = append(list, x)
 	}
 	for i := range list {
@@ -184,114 +180,6 @@ func (s *Spooler) Batches(_ context.Context, volume string, from uint64, limit i
 		return nil, fmt.Errorf("list batches: %w", err)
 	}
 	return rows, nil
-}
-
-// Pending implements control.Reporter.
-func (s *Spooler) Pending(_ context.Context, limit int) ([]control.PendingRow, error) {
-	v := s.vol
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	var rows []control.PendingRow
-	err := v.tree.within(func() error {
-		if err := v.catchUp(); err != nil {
-			return err
-		}
-		for id, p := range v.pending.files {
-			if limit > 0 && len(rows) >= limit {
-				return nil
-			}
-			path, ok, err := v.tree.path(id)
-			if err != nil {
-				return err
-			}
-			if !ok {
-				continue
-			}
-			rows = append(rows, control.PendingRow{
-				Path: path, State: p.reason, Since: p.since, Bytes: p.bytes,
-				Writers: v.pending.writers[id], Why: v.whyPending(p),
-			})
-		}
-		return nil
-	})
-	slices.SortFunc(rows, func(a, b control.PendingRow) int { return strings.Compare(a.Path, b.Path) })
-	return rows, err
-}
-
-// whyPending says in words what a pending file waits for.
-func (v *volume) whyPending(p *pendingFile) string {
-	switch {
-	case p.done != nil:
-		return "read; waits for the next batch"
-	case p.running:
-		return "is being read"
-	case p.err != nil:
-		return "tried again: " + p.err.Error()
-	case v.pending.writers[p.id] > 0:
-		return fmt.Sprintf("open for writing; read every %v while it changes", v.timing.openInterval)
-	case p.reason == reasonOpen && p.tries > 0:
-		return "a mapping or a process of before the last mount still has it open"
-	case !v.room():
-		return "waits for room in the local store"
-	}
-	return "waits until it is quiet"
-}
-
-// Explain implements control.Reporter.
-func (s *Spooler) Explain(_ context.Context, path string) (control.Explained, error) {
-	v := s.vol
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	out := control.Explained{Path: path, Stage: control.Pending.String()}
-	err := v.tree.within(func() error {
-		if err := v.catchUp(); err != nil {
-			return err
-		}
-		if line, skip := v.exclude.Match(path, false); skip {
-			out.WaitingFor = fmt.Sprintf("excluded by line %d of the configuration", s.lineOf(line))
-			return nil
-		}
-		id, ok, err := v.tree.find(path)
-		if err != nil {
-			return err
-		}
-		if !ok {
-			if v.walking() {
-				out.WaitingFor = "its directory has not been compared with the source yet"
-				return nil
-			}
-			return fmt.Errorf("%q: %w", path, fs.ErrNotExist)
-		}
-		if p := v.pending.files[id]; p != nil {
-			out.WaitingFor = v.whyPending(p)
-			return nil
-		}
-		n, err := v.tree.get(id)
-		if err != nil {
-			return err
-		}
-		if n == nil || n.dirty {
-			out.WaitingFor = "the next batch"
-			return nil
-		}
-		stage, copies := s.stages.of(n.Seq)
-		out.Stage, out.Copies, out.Batch, out.WaitingFor = stage.String(), copies, uint64(n.Seq), s.whyAt(stage)
-		return nil
-	})
-	return out, err
-}
-
-// lineOf returns where in the configuration the n-th pattern of exclude stands.
-func (s *Spooler) lineOf(n int) int {
-	if lines := s.opt.Config.ExcludeLines; n >= 1 && n <= len(lines) {
-		return lines[n-1]
-	}
-	return n
-}
-
-// List implements control.Lister: the tree as last sealed.
-func (s *Spooler) List(_ context.Context, path string, recursive bool) ([]control.ListRow, error) {
-	return offline.ListCatalog(s.vol.cat, path, recursive)
 }
 
 // Do implements control.Reporter: "pin" a node, "drain" this one, "release".

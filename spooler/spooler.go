@@ -23,6 +23,7 @@ import (
 
 	"slipway/internal/config"
 	"slipway/internal/control"
+	"slipway/internal/leftout"
 	"slipway/internal/state"
 	"slipway/internal/store"
 	"slipway/spooler/push"
@@ -46,7 +47,8 @@ type Spooler struct {
 	opt     Options
 	state   state.Dir
 	vol     *volume
-	wake    chan struct{} // capacity one: something happened
+	left    *leftout.Finder // what `exclude:` leaves out
+	wake    chan struct{}   // capacity one: something happened
 	jobs    chan *pendingFile
 	results results
 	pushers []*push.Pusher // to the replica peers; the last one to the cache

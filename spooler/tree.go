@@ -50,6 +50,7 @@ type tree struct {
 	entries map[batch.FileID]map[string]batch.FileID // changed entries by parent; 0: gone
 	names   map[batch.FileID]map[entryKey]struct{}   // entries of the overlay by the id they lead to
 	idents  map[journal.Ident]batch.FileID           // changed; 0: ended
+	removed removedSet
 }
 
 func newTree(cat *catalog.Catalog, next batch.FileID) *tree {
@@ -163,6 +164,9 @@ func (t *tree) link(parent batch.FileID, name string, id batch.FileID) error {
 	key := entryKey{parent, name}
 	if names := t.names[old]; names != nil {
 		delete(names, key)
+	}
+	if old != 0 && old != id {
+		t.removed.add(key)
 	}
 	if t.entries[parent] == nil {
 		t.entries[parent] = map[string]batch.FileID{}

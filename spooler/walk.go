@@ -189,7 +189,7 @@ func (v *volume) compareEntry(dir *os.File, parent batch.FileID, parentNode *nod
 	if skip, err := v.isExcluded(parent, name, isDir); err != nil || skip {
 		return false, err
 	}
-	if ident.FS != parentNode.Ident.FS && isMountPoint(int(dir.Fd()), name) {
+	if ident.FS != parentNode.Ident.FS && source.IsMountPoint(int(dir.Fd()), name) {
 		v.foreign(name)
 		return false, nil
 	}
@@ -320,13 +320,4 @@ func (v *volume) foreign(name string) {
 		v.mounted = append(v.mounted, name)
 		v.log.Warn("another file system is mounted below the source: it is left out", "name", name)
 	}
-}
-
-// isMountPoint tells a mounted file system from a subvolume of the same one.
-func isMountPoint(dirfd int, name string) bool {
-	var st unix.Statx_t
-	if unix.Statx(dirfd, name, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, unix.STATX_TYPE, &st) != nil {
-		return false
-	}
-	return st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
 }

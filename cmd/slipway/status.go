@@ -109,7 +109,8 @@ func waitCommand() *cobra.Command {
 		Use:   "wait PATH... --stage STAGE",
 		Short: "Wait until everything changed below the paths so far has reached a stage",
 		Long: `wait returns when every change made below the paths before the call has reached the stage; later writes are not
-waited for. Stages: sealed, replicated, cached, stored, verified. Without a path it waits for the whole volume.`,
+waited for. A removal is a change: a path that was removed before the call is waited for, too. One that was never there, or is
+excluded, is an error. Stages: sealed, replicated, cached, stored, verified. Without a path it waits for the whole volume.`,
 		Example: "  cp -a results /srv/projects/ && slipway wait /srv/projects/results --stage stored --timeout 10m",
 		RunE: primary(func(cmd *cobra.Command, c *config.Config, args []string) error {
 			goal, err := goalOf(cmd, "stage")

@@ -40,6 +40,9 @@ type Refusal struct {
 	At     time.Time `json:"at"`
 }
 
+// Refused is the state of a store that is not what it should be: an operator is needed there.
+const Refused = "refused"
+
 // Mark says when a head was reached.
 type Mark struct {
 	Seq batch.Seq `json:"seq"`
@@ -61,6 +64,7 @@ type Acks struct {
 	Verified   batch.Seq      `json:"verified"` // read back and compared up to here
 	Full       bool           `json:"full,omitempty"`
 	Error      string         `json:"error,omitempty"`
+	State      string         `json:"state,omitempty"`   // with an error: Refused, or "" for a store that is away
 	Refused    []Refusal      `json:"refused,omitempty"` // the newest, at most MaxRefused
 	At         time.Time      `json:"at"`
 	Recent     []Mark         `json:"recent,omitempty"` // the last heads with the time each was reached, newest last, at most MaxRecent
@@ -164,7 +168,7 @@ func (a *Acks) check() error {
 	switch {
 	case !grammar.MatchString(a.Store):
 		return fmt.Errorf("%.80q is not a store's name: %w", a.Store, ErrFormat)
-	case len(a.Recent) > MaxRecent || len(a.Refused) > MaxRefused || len(a.Error) > maxText:
+	case len(a.Recent) > MaxRecent || len(a.Refused) > MaxRefused || len(a.Error) > maxText || len(a.State) > maxText:
 		return fmt.Errorf("it is longer than it may be: %w", ErrFormat)
 	case a.Verified > a.Head:
 		return fmt.Errorf("verified %d lies above the head %d: %w", a.Verified, a.Head, ErrFormat)
@@ -226,6 +230,20 @@ func (a *Acks) ReachedAt(seq batch.Seq) (time.Time, bool) {
 		}
 	}
 	return time.Time{}, false
+}
+
+// Word returns the state of the store as status shows it: "ok", "down", "full" or "refused". A state that this slipway does not
+// know is that of a store which is away.
+func (a *Acks) Word() string {
+	switch {
+	case a.Full:
+		return "full"
+	case a.Error == "":
+		return "ok"
+	case a.State == Refused:
+		return "refused"
+	}
+	return "down"
 }
 
 func newest[T any](list []T, n int) []T {

@@ -211,6 +211,19 @@ func TestRewind(t *testing.T) {
 	}
 }
 
+func TestWord(t *testing.T) {
+	for want, a := range map[string]Acks{
+		"ok": {}, "full": {Full: true, Error: "no room"}, "down": {Error: "no answer"}, "refused": {Error: "another host key", State: Refused},
+	} {
+		if got := a.Word(); got != want {
+			t.Errorf("%+v: %s", a, got)
+		}
+	}
+	if a := (Acks{Error: "new", State: "unheard of"}); a.Word() != "down" {
+		t.Errorf("a later state: %s", a.Word())
+	}
+}
+
 func TestReachedAt(t *testing.T) {
 	a := example()
 	for seq, want := range map[batch.Seq]time.Time{1: a.Recent[0].At, 2: a.Recent[1].At} {

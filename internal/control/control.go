@@ -140,7 +140,7 @@ type PendingRow struct {
 	Since   time.Time `json:"since"`
 	Bytes   int64     `json:"bytes"`
 	Writers int       `json:"writers"`
-	Why     string    `json:"why,omitempty"` // in words: what it waits for, or "excluded by LINE"
+	Why     string    `json:"why,omitempty"` // in words: what it waits for, or "excluded by line N of the configuration"
 }
 
 // Explained is `explain --json`. A path that is not valid UTF-8 has path_b64 beside it.
@@ -165,7 +165,8 @@ type ListRow struct {
 	Links  int       `json:"links"` // names in the volume; 0: not known
 	Target string    `json:"target,omitempty"`
 	Batch  uint64    `json:"batch,omitempty"` // that last changed it, where it is known
-	State  string    `json:"state,omitempty"` // "pending", "unclean", "earlier", "damaged"
+	State  string    `json:"state,omitempty"` // "pending", "unclean", "earlier", "damaged", "excluded", "unsearched"
+	Why    string    `json:"why,omitempty"`   // of "excluded" and "unsearched", in words
 }
 
 // Lister is a Reporter that can list a directory of the volume as last sealed.

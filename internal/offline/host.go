@@ -73,15 +73,10 @@ func (h *Host) Status(ctx context.Context) ([]control.Status, error) {
 
 func storeStatus(a ack.Acks, head uint64) control.StoreStatus {
 	s := control.StoreStatus{
-		Name: a.Store, Kind: a.Kind, URL: a.URL, Batch: uint64(a.Head), State: "ok", Error: a.Error,
+		Name: a.Store, Kind: a.Kind, URL: a.URL, Batch: uint64(a.Head), State: a.Word(), Error: a.Error,
 		LagBatches: max(0, int64(head)-int64(a.Head)),
 	}
-	switch {
-	case a.Full:
-		s.State = "full"
-	case a.Error != "":
-		s.State = "down"
-	case s.LagBatches > 0:
+	if s.State == "ok" && s.LagBatches > 0 {
 		s.State = "waiting"
 	}
 	if s.LagBatches > 0 {

@@ -2,6 +2,7 @@ package offline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"path"
@@ -11,23 +12,42 @@ import (
 	"slipway/internal/batch"
 	"slipway/internal/catalog"
 	"slipway/internal/control"
+	"slipway/internal/leftout"
 )
 
-// List returns the entries of a directory as last sealed (recursive: everything below it), or the one row of anything else.
-func (v *Volume) List(_ context.Context, name string, recursive bool) ([]control.ListRow, error) {
+// List returns the entries of a directory as last sealed (recursive: everything below it), or the one row of anything else. What
+// lies there in the source and is left out is among them.
+func (v *Volume) List(ctx context.Context, name string, recursive bool) ([]control.ListRow, error) {
 	if v.cat == nil {
 		return nil, errNothing
 	}
-	return ListCatalog(v.cat, name, recursive)
+	return ListCatalog(ctx, v.cat, v.left, name, recursive)
 }
 
 var errNothing = fmt.Errorf("nothing is sealed yet: %w", fs.ErrNotExist)
 
 // ListCatalog is List for whoever has the catalog open: the spooler, when it is asked over its socket.
-func ListCatalog(cat *catalog.Catalog, name string, recursive bool) ([]control.ListRow, error) {
+func ListCatalog(ctx context.Context, cat *catalog.Catalog, left *leftout.Finder, name string, recursive bool) ([]control.ListRow, error) {
 	name = clean(name)
-	rows := []control.ListRow{}
-	err := cat.View(func(tx *catalog.Tx) error {
+	rows, dir, err := sealed(cat, name, recursive)
+	if err == nil && dir {
+		return left.Mark(ctx, rows, name, recursive)
+	}
+	if x, there := left.At(name); there && x.State == leftout.Excluded {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return []control.ListRow{x.Row()}, nil
+		case err == nil:
+			rows[0].State, rows[0].Why = x.State, x.Why
+		}
+	}
+	return rows, err
+}
+
+// sealed lists what the catalog has, and tells whether it is a directory's entries.
+func sealed(cat *catalog.Catalog, name string, recursive bool) (rows []control.ListRow, dir bool, err error) {
+	rows = []control.ListRow{}
+	err = cat.View(func(tx *catalog.Tx) error {
 		in, err := find(tx, name)
 		if err != nil {
 			return err
@@ -36,9 +56,10 @@ func ListCatalog(cat *catalog.Catalog, name string, recursive bool) ([]control.L
 			rows = append(rows, row(name, &in))
 			return nil
 		}
+		dir = true
 		return children(tx, in.ID, name, recursive, 0, func(r control.ListRow) { rows = append(rows, r) })
 	})
-	return rows, err
+	return rows, dir, err
 }
 
 // clean returns the shortest form of a path relative to the volume.

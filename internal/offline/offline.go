@@ -16,6 +16,7 @@ import (
 	"slipway/internal/config"
 	"slipway/internal/control"
 	"slipway/internal/journal"
+	"slipway/internal/leftout"
 	"slipway/internal/shard"
 	"slipway/internal/state"
 )
@@ -53,6 +54,7 @@ type Volume struct {
 	cfg  *config.Primary
 	cat  *catalog.Catalog // nil: nothing was ever sealed
 	last control.Status   // of status.json; zero if there is none
+	left *leftout.Finder
 }
 
 // Open opens a primary's state for reading; catalog.ErrBusy if its spooler is alive after all.
@@ -68,19 +70,23 @@ func Open(_ context.Context, p *config.Primary) (*Volume, error) {
 	if len(list) > 0 {
 		v.last = list[0]
 	}
-	v.cat, err = catalog.OpenReadOnly(state.Dir(p.State).Catalog())
-	if errors.Is(err, fs.ErrNotExist) {
-		return v, nil
+	if v.left, err = leftout.Open(p); err != nil {
+		return nil, err
 	}
-	return v, err
+	v.cat, err = catalog.OpenReadOnly(state.Dir(p.State).Catalog())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, errors.Join(err, v.left.Close())
+	}
+	return v, nil
 }
 
 // Close closes what Open opened.
 func (v *Volume) Close() error {
+	err := v.left.Close()
 	if v.cat == nil {
-		return nil
+		return err
 	}
-	return v.cat.Close()
+	return errors.Join(err, v.cat.Close())
 }
 
 // view runs fn on the catalog, if there is one.
@@ -92,7 +98,7 @@ func (v *Volume) view(fn func(*catalog.Tx) error) error {
 }
 
 // Status returns what the catalog and the journal hold now, and of the stores what was last known.
-func (v *Volume) Status(ctx context.Context) ([]control.Status, error) {
+func (v *Volume) Status(context.Context) ([]control.Status, error) {
 	s := v.last
 	s.Volume, s.Node, s.Role, s.Stale, s.Daemon = v.cfg.Volume, v.cfg.Node, "primary", true, control.Dead
 	if s.At.IsZero() {
@@ -117,7 +123,7 @@ func (v *Volume) Status(ctx context.Context) ([]control.Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	rows, err := v.Pending(ctx, 0)
+	rows, err := v.pending()
 	if err != nil {
 		return nil, err
 	}

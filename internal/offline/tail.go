@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"sort"
 	"time"
 
@@ -32,8 +33,21 @@ type tail struct {
 }
 
 // Pending lists the files that the catalog or the journal behind it calls pending. After a gap it may miss some: only the
-// walk of the next start finds those.
-func (v *Volume) Pending(_ context.Context, limit int) ([]control.PendingRow, error) {
+// walk of the next start finds those. Behind them is what is left out and never becomes pending.
+func (v *Volume) Pending(ctx context.Context, limit int) ([]control.PendingRow, error) {
+	rows, err := v.pending()
+	if err != nil {
+		return nil, err
+	}
+	if limit > 0 && len(rows) >= limit {
+		return rows[:limit], nil
+	}
+	left, err := v.left.Pending(ctx, max(0, limit-len(rows)))
+	return append(rows, left...), err
+}
+
+// pending lists the pending files, the oldest first.
+func (v *Volume) pending() ([]control.PendingRow, error) {
 	var rows []control.PendingRow
 	err := v.withTail(func(t *tail) (err error) {
 		rows, err = t.list()
@@ -42,10 +56,9 @@ func (v *Volume) Pending(_ context.Context, limit int) ([]control.PendingRow, er
 	if err != nil {
 		return nil, err
 	}
+	// The journal has the changes of what is left out, too.
+	rows = slices.DeleteFunc(rows, func(r control.PendingRow) bool { return v.left.Matches(r.Path) })
 	sort.Slice(rows, func(i, j int) bool { return rows[i].Since.Before(rows[j].Since) })
-	if limit > 0 && len(rows) > limit {
-		rows = rows[:limit]
-	}
 	return rows, nil
 }
 
@@ -233,6 +246,10 @@ func isDir(mode uint32) bool { return mode&0o170000 == 0o040000 }
 func (v *Volume) Explain(_ context.Context, name string) (control.Explained, error) {
 	name = clean(name)
 	e := control.Explained{Path: name, Stage: control.Pending.String()}
+	if x, _ := v.left.At(name); x.State != "" {
+		e.WaitingFor = x.Why
+		return e, nil
+	}
 	err := v.withTail(func(t *tail) error {
 		rows, err := t.list()
 		if err != nil {

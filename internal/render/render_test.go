@@ -270,3 +270,22 @@ func TestVerifiedKeys(t *testing.T) {
 		t.Errorf("%s %v", b.String(), err)
 	}
 }
+
+// TestLeftOut: what is excluded says so, and by what.
+func TestLeftOut(t *testing.T) {
+	const why = "excluded by line 7 of the configuration"
+	var out strings.Builder
+	if err := Listing(&out, []control.ListRow{{Path: "a"}, {Path: "x.tmp", State: "excluded", Why: why}}); err != nil {
+		t.Fatal(err)
+	}
+	if lines := strings.Split(out.String(), "\n"); !strings.HasSuffix(lines[0], " a") || !strings.HasSuffix(lines[1], "x.tmp  "+why) {
+		t.Errorf("ls:\n%s", out.String())
+	}
+	out.Reset()
+	if err := Pending(&out, []control.PendingRow{{Path: "x.tmp", State: "excluded", Why: why}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := out.String(); !strings.Contains(got, "\nexcluded ") || !strings.HasSuffix(got, "x.tmp  "+why+"\n") {
+		t.Errorf("spool pending:\n%s", got)
+	}
+}

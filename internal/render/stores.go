@@ -121,8 +121,12 @@ func Listing(w io.Writer, list []control.ListRow) error {
 		if r.Type == "symlink" {
 			name += " -> " + Name(r.Target)
 		}
+		state := r.State
+		if r.Why != "" {
+			state = r.Why
+		}
 		rows = append(rows, []string{
-			letters(r), fmt.Sprintf("%d:%d", r.UID, r.GID), strconv.FormatInt(r.Size, 10), when(r.Mtime), name, r.State,
+			letters(r), fmt.Sprintf("%d:%d", r.UID, r.GID), strconv.FormatInt(r.Size, 10), when(r.Mtime), name, state,
 		})
 	}
 	return table(w, rows)

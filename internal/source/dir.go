@@ -21,15 +21,49 @@ type Entry struct {
 	Attr  journal.Attr
 }
 
+// Kind is a name in a directory, and whether it leads to a directory.
+type Kind struct {
+	Name string // raw bytes
+	Dir  bool
+}
+
 // direntHead is the fixed part of a struct linux_dirent64: inode, offset, length, type.
 const direntHead = 8 + 8 + 2 + 1
 
 // ReadDir returns the names in a directory opened for reading, from its beginning, without "." and "..", in no order.
 func ReadDir(f *os.File) ([]string, error) {
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return nil, fmt.Errorf("read directory %s: %w", f.Name(), err)
-	}
 	var names []string
+	if err := readNames(f, func(name string, _ byte) { names = append(names, name) }); err != nil {
+		return nil, err
+	}
+	return names, nil
+}
+
+// ReadKinds is ReadDir with each name's kind, which most file systems tell without being asked about each name.
+func ReadKinds(f *os.File) ([]Kind, error) {
+	var names []Kind
+	var unknown []int
+	if err := readNames(f, func(name string, kind byte) {
+		if kind == unix.DT_UNKNOWN {
+			unknown = append(unknown, len(names))
+		}
+		names = append(names, Kind{name, kind == unix.DT_DIR})
+	}); err != nil {
+		return nil, err
+	}
+	for _, i := range unknown {
+		if _, attr, err := Stat(int(f.Fd()), names[i].Name); err == nil {
+			names[i].Dir = attr.Mode&unix.S_IFMT == unix.S_IFDIR
+		}
+	}
+	return names, nil
+}
+
+// readNames calls fn for each name in a directory.
+func readNames(f *os.File, fn func(name string, kind byte)) error {
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return fmt.Errorf("read directory %s: %w", f.Name(), err)
+	}
 	buf := make([]byte, 64<<10)
 	for {
 		n := 0
@@ -38,35 +72,35 @@ func ReadDir(f *os.File) ([]string, error) {
 			return err
 		})
 		if err != nil {
-			return nil, fmt.Errorf("read directory %s: %w", f.Name(), err)
+			return fmt.Errorf("read directory %s: %w", f.Name(), err)
 		}
 		if n == 0 {
-			return names, nil
+			return nil
 		}
-		if names, err = appendNames(names, buf[:n]); err != nil {
-			return nil, fmt.Errorf("read directory %s: %w", f.Name(), err)
+		if err = eachName(buf[:n], fn); err != nil {
+			return fmt.Errorf("read directory %s: %w", f.Name(), err)
 		}
 	}
 }
 
 var errDirent = errors.New("entries of impossible length")
 
-func appendNames(names []string, b []byte) ([]string, error) {
+func eachName(b []byte, fn func(name string, kind byte)) error {
 	for len(b) > 0 {
 		if len(b) < direntHead {
-			return nil, errDirent
+			return errDirent
 		}
 		n := int(binary.NativeEndian.Uint16(b[16:]))
 		if n < direntHead || n > len(b) {
-			return nil, errDirent
+			return errDirent
 		}
 		name, _, _ := strings.Cut(string(b[direntHead:n]), "\x00")
 		if name != "." && name != ".." {
-			names = append(names, name)
+			fn(name, b[direntHead-1])
 		}
 		b = b[n:]
 	}
-	return names, nil
+	return nil
 }
 
 // List is ReadDir with each name's identity and attributes. Names that are gone before they are looked at are left out.
@@ -87,6 +121,19 @@ func List(f *os.File) ([]Entry, error) {
 		entries = append(entries, Entry{Name: name, Ident: id, Attr: attr})
 	}
 	return entries, nil
+}
+
+// IsMountPoint tells a mounted file system from a subvolume of the same one; name "": is dirfd itself the root of one?
+func IsMountPoint(dirfd int, name string) bool {
+	flags := unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT
+	if name == "" {
+		flags |= unix.AT_EMPTY_PATH
+	}
+	var st unix.Statx_t
+	if retry(func() error { return unix.Statx(dirfd, name, flags, unix.STATX_TYPE, &st) }) != nil {
+		return false
+	}
+	return st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
 }
 
 // Readlink returns the target of the symbolic link name below dirfd; name "": dirfd is the link itself, opened with O_PATH.

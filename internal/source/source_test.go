@@ -239,6 +239,19 @@ func TestReadDir(t *testing.T) {
 	if names, err := ReadDir(openDir(t, t.TempDir())); len(names) != 0 || err != nil {
 		t.Errorf("of an empty directory: %q, %v", names, err)
 	}
+	kinds, err := ReadKinds(openDir(t, dir))
+	if err != nil || len(kinds) != len(want) {
+		t.Fatalf("%d kinds, %v", len(kinds), err)
+	}
+	for _, k := range kinds {
+		if !slices.Contains(want, k.Name) || k.Dir {
+			t.Errorf("%q: a directory: %v", k.Name, k.Dir)
+		}
+	}
+	above, err := ReadKinds(openDir(t, filepath.Dir(dir)))
+	if i := slices.Index(above, Kind{filepath.Base(dir), true}); i < 0 || err != nil {
+		t.Errorf("%v, %v", above, err)
+	}
 	if _, err := ReadDir(openDir(t, filepath.Join(dir, " "))); !errors.Is(err, unix.ENOTDIR) {
 		t.Errorf("of a file: %v", err)
 	}
@@ -340,18 +353,19 @@ func dirent(name string, length int) []byte {
 	return b
 }
 
-func FuzzAppendNames(f *testing.F) {
+func FuzzEachName(f *testing.F) {
 	f.Add(append(dirent("a", 24), dirent("..", 24)...))
 	f.Add(dirent("long name", 28)[:20])
 	f.Fuzz(func(t *testing.T, b []byte) {
-		names, err := appendNames(nil, b)
-		if err != nil && names != nil {
-			t.Fatal("names with an error")
-		}
-		for _, n := range names {
-			if strings.ContainsRune(n, 0) {
-				t.Fatalf("%q", n)
+		length := 0
+		err := eachName(b, func(name string, _ byte) {
+			if strings.ContainsRune(name, 0) {
+				t.Fatalf("%q", name)
 			}
+			length += len(name)
+		})
+		if err == nil && length > len(b) {
+			t.Fatal("more names than bytes")
 		}
 	})
 }

@@ -243,6 +243,7 @@ func TestRootIsAFile(t *testing.T) {
 	if _, err := store.Open(file, store.Options{}); !errors.Is(err, unix.ENOTDIR) {
 		t.Errorf("local: %v", err)
 	}
+	unseen(t, file)
 	server := serve(t, sshd.Options{})
 	s := open(t, server.URL(file), options(server))
 	if err := s.Publish(t.Context(), "object", nil); err == nil || errors.Is(err, store.ErrTemporary) {
@@ -251,6 +252,39 @@ func TestRootIsAFile(t *testing.T) {
 	if err := open(t, server.URL("/proc/nowhere"), options(server)).Publish(t.Context(), "object", nil); err == nil ||
 		errors.Is(err, store.ErrTemporary) || errors.Is(err, fs.ErrExist) {
 		t.Errorf("cannot be made: %v", err)
+	}
+}
+
+// unseen: whoever opens a store without looking is told by each method, and is served once the path is a directory.
+func unseen(t *testing.T, file string) {
+	t.Helper()
+	s := open(t, file, store.Options{Unseen: true})
+	methods := map[string]func() error{
+		"publish": func() error { return s.Publish(t.Context(), "a/object", nil) },
+		"create":  func() error { return s.CreateExclusive(t.Context(), "object", nil) },
+		"read":    func() error { _, err := s.Read(t.Context(), "object", 1); return err },
+		"stat":    func() error { _, err := s.Stat(t.Context(), "object"); return err },
+		"list":    func() error { _, err := s.List(t.Context(), ""); return err },
+		"remove":  func() error { return s.Remove(t.Context(), "object") },
+	}
+	for name, call := range methods {
+		if err := call(); !errors.Is(err, store.ErrNotDir) || errors.Is(err, store.ErrNotExist) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	below := open(t, filepath.Join(file, "below"), store.Options{Unseen: true})
+	if err := below.Publish(t.Context(), "object", nil); !errors.Is(err, store.ErrNotDir) {
+		t.Errorf("below a file: %v", err)
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Publish(t.Context(), "a/object", []byte("content")); err != nil {
+		t.Fatal(err)
+	}
+	mustHold(t, s, "a/object", []byte("content"))
+	if err := errors.Join(os.RemoveAll(file), os.WriteFile(file, nil, 0o600)); err != nil {
+		t.Fatal(err)
 	}
 }
 

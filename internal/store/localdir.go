@@ -25,15 +25,16 @@ type localDir struct {
 	tally tally
 }
 
-func newLocalDir(root string, limit Limiter) (*localDir, error) {
+func newLocalDir(root string, opt Options) (*localDir, error) {
 	root, err := filepath.Abs(root)
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	if st, err := os.Stat(root); err == nil && !st.IsDir() {
-		return nil, fmt.Errorf("open store %s: %w", root, unix.ENOTDIR)
+	s := &localDir{root: root, limit: opt.Limit}
+	if st, err := os.Stat(root); !opt.Unseen && err == nil && !st.IsDir() {
+		return nil, fmt.Errorf("open store %s: %w: %w", root, ErrNotDir, unix.ENOTDIR)
 	}
-	return &localDir{root: root, limit: limit}, nil
+	return s, nil
 }
 
 func (s *localDir) Publish(ctx context.Context, name string, data []byte) error {
@@ -76,7 +77,7 @@ func (s *localDir) Remove(ctx context.Context, name string) error {
 	if err == nil {
 		err = s.in(filepath.Dir(name), false, func(d *durable.Dir) error { return d.Remove(filepath.Base(name)) })
 	}
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+	if isAbsent(err) {
 		return nil // the directory is absent, and the object with it
 	}
 	return s.explain("remove", name, err)
@@ -142,7 +143,7 @@ func (s *localDir) List(ctx context.Context, dir string) ([]Info, error) {
 		}
 		return err
 	})
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+	if isAbsent(err) {
 		return nil, nil
 	}
 	return accept(found), s.explain("list", dir, err)
@@ -188,7 +189,7 @@ func (s *localDir) openOrMake(dir string) (*durable.Dir, error) {
 		s.dirs.forget() // somebody removed it, and who knows what else
 	}
 	if err := durable.MkdirAll(s.root, 0o750); err != nil {
-		return nil, err
+		return nil, rootError(err)
 	}
 	return s.enter(dir)
 }
@@ -253,7 +254,7 @@ func (s *localDir) openDir(dir string) (*durable.Dir, error) {
 func (s *localDir) open(name string, flags uint64) (*os.File, error) {
 	root, err := os.OpenFile(s.root, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
-		return nil, err
+		return nil, rootError(err)
 	}
 	fd, err := unix.Openat2(int(root.Fd()), name, &unix.OpenHow{
 		Flags:   flags | unix.O_CLOEXEC,
@@ -264,6 +265,19 @@ func (s *localDir) open(name string, flags uint64) (*os.File, error) {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	return os.NewFile(uintptr(fd), path), nil
+}
+
+// rootError tells a store that is no directory from an object that is not there.
+func rootError(err error) error {
+	if errors.Is(err, unix.ENOTDIR) {
+		return fmt.Errorf("%w: %w", ErrNotDir, err)
+	}
+	return err
+}
+
+// isAbsent tells that there is nothing under a name: not even its directory.
+func isAbsent(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) && !errors.Is(err, ErrNotDir)
 }
 
 func (s *localDir) localPath() (string, bool) { return s.root, true }
@@ -291,6 +305,9 @@ func (s *localDir) space(context.Context) (free, total uint64, err error) {
 func (s *localDir) explain(verb, name string, err error) error {
 	if err == nil {
 		return nil
+	}
+	if errors.Is(err, ErrNotDir) { // has its class, and ENOTDIR in it means something else here
+		return fmt.Errorf("%s %s in %s: %w", verb, name, s.root, err)
 	}
 	classes := []struct{ is, class error }{
 		{durable.ErrDiffers, ErrDiffers}, {fs.ErrNotExist, ErrNotExist}, {fs.ErrExist, ErrExist},

@@ -27,6 +27,7 @@ var (
 	ErrName      = errors.New("not a name for an object")    // a programming error, or a hostile input further up
 	ErrTooLarge  = errors.New("object is too large")         // Read's bound
 	ErrLacks     = errors.New("server lacks an extension")   // named in the text; Replace needs posix-rename@openssh.com
+	ErrNotDir    = errors.New("store is not a directory")    // a local one; needs an operator
 )
 
 // Info is what is known of an object without reading it.
@@ -71,6 +72,8 @@ type Options struct {
 	Connections int           // at most so many at once, default 4; of several, one is kept for small objects
 	StallAfter  time.Duration // no byte of an answer for so long: the connection is closed, ErrTemporary; default 10 s
 	Limit       Limiter       // may be nil
+	// Unseen: a local path that is not a directory is no error of Open. Every method then ends with ErrNotDir, until it is one.
+	Unseen bool
 }
 
 // Limiter slows writes down (golang.org/x/time/rate's WaitN). It is asked for at most 32 KiB at a time.
@@ -89,7 +92,7 @@ func Open(url string, opt Options) (Store, error) {
 		return nil, err
 	}
 	if p.host == "" {
-		return newLocalDir(p.path, opt.Limit)
+		return newLocalDir(p.path, opt)
 	}
 	return newSFTP(p, opt), nil
 }

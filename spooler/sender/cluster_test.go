@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -138,7 +139,11 @@ func newCluster(t *testing.T, h *history, r *rand.Rand) *cluster {
 
 // store returns a node's disk as another one reaches it.
 func (c *cluster) store(from, to string) store.Store {
-	return &reached{net: c.net, from: from, to: to, d: c.disks[to]}
+	return &reached{net: c.net, from: from, to: to, d: c.disks[to], event: func(name string) {
+		if n := c.nodes[to]; n != nil && strings.HasPrefix(name, "progress/") {
+			n.sender.Wake() // as fsnotify does
+		}
+	}}
 }
 
 // start starts a node's process, from what is on its disk.

@@ -171,7 +171,7 @@ type reached struct {
 	net      *network
 	from, to string
 	d        *disk
-	publish  func(name string) // told before each publish; may be nil
+	event    func(name string) // told of each object that was replaced
 }
 
 func (s *reached) do(ctx context.Context, fn func() error) error {
@@ -207,7 +207,7 @@ func (s *reached) CreateExclusive(ctx context.Context, name string, data []byte)
 }
 
 func (s *reached) Replace(ctx context.Context, name string, data []byte) error {
-	return s.do(ctx, func() error { s.d.replace(name, data); return nil })
+	return s.do(ctx, func() error { s.d.replace(name, data); s.event(name); return nil })
 }
 
 func (s *reached) Read(ctx context.Context, name string, max int64) (data []byte, err error) {

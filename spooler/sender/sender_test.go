@@ -70,7 +70,7 @@ func TestTakeover(t *testing.T) {
 		low   time.Duration // not before
 		high  time.Duration
 	}{
-		{"an error is reported", func(c *cluster) { c.net.set(func() { c.net.down["alpha>cache1"] = true }) }, 0, time.Second},
+		{"an error is reported", func(c *cluster) { c.net.set(func() { c.net.down["alpha>cache1"] = true; clear(c.net.hole) }) }, 0, time.Second},
 		{"the owner has died", func(c *cluster) { c.crash("alpha") }, 4 * time.Second, 6 * time.Second},
 		{"the owner is stopped", func(c *cluster) { c.net.set(func() { c.net.frozen["alpha"] = true }) }, 4 * time.Second, 6 * time.Second},
 		{"its line to the cache swallows all", func(c *cluster) { c.net.set(func() { c.net.hole["alpha>cache1"] = true }) }, 4 * time.Second, 6 * time.Second},
@@ -84,7 +84,6 @@ func TestTakeover(t *testing.T) {
 				c.until(3*time.Second, "the peers' copies", func() bool {
 					return held{h, c.disks["bravo"]}.head() == 2 && held{h, c.disks["charlie"]}.head() == 2
 				})
-				c.net.set(func() { clear(c.net.hole) })
 				tt.fault(c)
 				took := c.until(20*time.Second, "a takeover", c.sends("bravo"))
 				if took < tt.low-3*time.Second || took > tt.high {
