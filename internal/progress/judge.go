@@ -32,15 +32,13 @@ type Judge struct {
 
 	expecting bool
 	there     batch.Seq
-	last      Progress // the newest reading accepted; Number 0: none
-	runs      []string // seen before the one of last, the oldest first
+	last      Progress            // the freshest reading; Number 0: none
+	lastAt    time.Time           // when it came
+	from      map[string]Progress // the last reading from each store
 	changed   time.Time
 	moved     time.Time
 	failed    time.Time // zero: no error stands
 }
-
-// maxRuns is how many runs of a sender are remembered, so that a file of theirs that is replayed is known for what it is.
-const maxRuns = 32
 
 // Begin starts judging a sender under a term, and forgets what was before. With the same arguments again it does nothing.
 func (j *Judge) Begin(node string, e batch.Epoch, t batch.Term, now time.Time) {
@@ -63,45 +61,32 @@ func (j *Judge) Expect(now time.Time, held, there batch.Seq) {
 	j.expecting, j.there = expecting, max(there, j.there)
 }
 
-// Observe takes a reading, from any store and in any order. What is not of this sender and term, or older than what is known, is
-// ignored.
-func (j *Judge) Observe(p Progress, now time.Time) {
-	if p.Node != j.node || p.Epoch != j.epoch || p.Term != j.term || !j.accepts(&p, now) {
+// Observe takes a reading from one of the stores that the sender writes to. What is not of this sender and term is ignored. A store's
+// copy that has changed is news, though another store may have had it before: when the sender is silent, all copies stop changing.
+func (j *Judge) Observe(source string, p Progress, now time.Time) {
+	was := j.from[source]
+	if p.Node != j.node || p.Epoch != j.epoch || p.Term != j.term || p.Run == was.Run && p.Number == was.Number {
 		return
 	}
-	was := j.last
-	j.last, j.changed = p, now
-	if was.Number > 0 && was.Run == p.Run && ahead(&p, &was) {
+	if j.from == nil {
+		j.from = map[string]Progress{}
+	}
+	j.from[source], j.changed = p, now
+	moved := was.Number > 0 && was.Run == p.Run && ahead(&p, &was)
+	if moved {
 		j.moved = now
-		if p.State != Failing {
-			j.failed = time.Time{}
-		}
 	}
-	if p.State == Failing && j.failed.IsZero() {
-		j.failed = now
+	// A number beyond all honest ones must not make them old for ever.
+	if !p.Fresher(j.last) && now.Sub(j.lastAt) < j.StaleAfter/2 {
+		return
 	}
-}
-
-// accepts tells whether a reading is news.
-func (j *Judge) accepts(p *Progress, now time.Time) bool {
-	was := &j.last
+	j.last, j.lastAt = p, now
 	switch {
-	case was.Number == 0:
-		return true
-	case p.Run == was.Run:
-		// A number beyond all honest ones must not make them old for ever.
-		return p.Number > was.Number || p.Number < was.Number && now.Sub(j.changed) >= j.StaleAfter/2
+	case p.State == Failing && j.failed.IsZero():
+		j.failed = now
+	case p.State != Failing && moved:
+		j.failed = time.Time{}
 	}
-	for _, r := range j.runs {
-		if r == p.Run {
-			return false
-		}
-	}
-	j.runs = append(j.runs, was.Run)
-	if len(j.runs) > maxRuns {
-		j.runs = j.runs[1:]
-	}
-	return true
 }
 
 // ahead tells whether something was delivered between two readings of one run.

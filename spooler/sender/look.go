@@ -65,7 +65,7 @@ func (s *Sender) LookOnce(ctx context.Context) {
 		s.noteLook(present.Epoch, nil, there, nil)
 	}
 	if p, err := progress.Read(ctx, s.opt.Cache.Store, s.senderNode()); err == nil {
-		s.observe(p)
+		s.observe("cache", p)
 	}
 }
 
@@ -146,19 +146,19 @@ func (s *Sender) readOwn(ctx context.Context) {
 		return
 	}
 	if p, err := progress.Read(ctx, s.opt.Own, node); err == nil {
-		s.observe(p)
+		s.observe("own", p)
 	}
 }
 
 // observe takes a reading of the sender's progress, from wherever it comes.
-func (s *Sender) observe(p progress.Progress) {
+func (s *Sender) observe(source string, p progress.Progress) {
 	if p.VolumeID != s.opt.VolumeID {
 		return
 	}
 	now := s.opt.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.judge.Observe(p, now)
+	s.judge.Observe(source, p, now)
 	if p.Epoch == s.epoch && p.Term == s.claim.Term && (s.heard.Node != p.Node || p.Fresher(s.heard)) {
 		s.heard = p
 	}

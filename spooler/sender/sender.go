@@ -71,6 +71,7 @@ type Sender struct {
 	cache   error // why the cache cannot be asked
 	looked  bool
 	there   batch.Seq
+	noticed batch.Seq // newest batch that the cache was looked at for
 	state   State
 	since   time.Time
 	reason  string // why this node sends, or wants to
@@ -230,6 +231,10 @@ func (s *Sender) viewLocked(present *Present, now time.Time) *View {
 		StaleAfter: s.opt.StaleAfter, Step: s.opt.Step, PreferAfter: s.opt.PreferAfter,
 	}
 	s.judge.Begin(v.sender(), s.epoch, s.claim.Term, now)
+	if v.Held > v.There && v.Held > s.noticed {
+		s.noticed = v.Held // what the cache has is known from before this batch: look
+		nudge(s.look)
+	}
 	s.judge.Expect(now, v.Held, v.There)
 	v.Verdict, v.Since, v.Why = s.judge.Verdict(now)
 	return v
@@ -249,7 +254,7 @@ func (s *Sender) enterEpochLocked(e batch.Epoch, now time.Time) {
 		return
 	}
 	s.epoch, s.claim, s.claimAt, s.looked, s.cache = e, claim.Claim{}, now, false, nil
-	s.heard, s.there = progress.Progress{}, 0
+	s.heard, s.there, s.noticed = progress.Progress{}, 0, 0
 	nudge(s.look)
 }
 

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,12 +25,27 @@ func (c *cluster) until(within time.Duration, what string, holds func() bool) ti
 	defer tick.Stop()
 	for !holds() {
 		if time.Since(began) > within {
-			c.t.Fatalf("waited %v for %s; sending: %v", within, what, c.sending())
+			c.t.Errorf("waited %v for %s\n%s", within, what, c)
+			c.close()
+			c.t.FailNow()
 		}
 		<-tick.C
 		c.arrive()
 	}
 	return time.Since(began)
+}
+
+// String says where everything is, for the report of a failed test.
+func (c *cluster) String() string {
+	var b strings.Builder
+	for _, n := range append([]string{"cache1"}, names...) {
+		fmt.Fprintf(&b, "%s holds %d", n, held{c.h, c.disks[n]}.head())
+		if x := c.nodes[n]; x != nil {
+			fmt.Fprintf(&b, ", %+v", x.sender.Report())
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
 }
 
 func (c *cluster) sends(name string) func() bool {
