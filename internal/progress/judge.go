@@ -53,9 +53,9 @@ func (j *Judge) Begin(node string, e batch.Epoch, t batch.Term, now time.Time) {
 func (j *Judge) Expect(now time.Time, held, there batch.Seq) {
 	expecting := held > there
 	if expecting && !j.expecting || there > j.there {
-		j.changed, j.moved, j.failed = now, now, time.Time{}
+		j.changed, j.moved = now, now
 	}
-	if !expecting {
+	if !expecting || there > j.there && j.last.State != Failing {
 		j.failed = time.Time{}
 	}
 	j.expecting, j.there = expecting, max(there, j.there)
@@ -91,7 +91,7 @@ func (j *Judge) Observe(source string, p Progress, now time.Time) {
 
 // ahead tells whether something was delivered between two readings of one run.
 func ahead(p, was *Progress) bool {
-	return p.Bytes > was.Bytes || p.Delivered > was.Delivered || p.Batch > was.Batch || p.Batch == was.Batch && p.Shards > was.Shards
+	return p.Bytes > was.Bytes || p.Delivered > was.Delivered || p.Batch == was.Batch && p.Shards > was.Shards
 }
 
 // Verdict says whether the sender works, since when that is so, and why, in words.

@@ -52,6 +52,9 @@ func (p *Pusher) connect(ctx context.Context) error {
 			return err
 		}
 	}
+	if p.distrust.Swap(false) {
+		p.looked = 0
+	}
 	if head, err = p.lookAgain(ctx, from, head); err != nil {
 		return err
 	}

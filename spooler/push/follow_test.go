@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -124,4 +126,31 @@ func TestPushInTerms(t *testing.T) {
 	if shards, _ := r.dest.sent(); len(shards) != 0 {
 		t.Errorf("%v were sent twice", shards)
 	}
+}
+
+// A store that was emptied before its daemon had acknowledged anything is filled again all the same, and one that lost a shard.
+func TestPushUnacknowledged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, false)
+		lost := r.object(20)
+		r.seal(r.object(10))
+		r.seal(lost)
+		p := r.pusher()
+		r.push(p, 2)
+		r.removeAt(r.destDir, lost.Digest.Path())
+		r.acks("cache1", "cache", 1, false)
+		ctx, stop := context.WithCancel(t.Context())
+		var g errgroup.Group
+		g.Go(func() error { return p.Run(ctx) })
+		<-time.After(stuckAfter - time.Second)
+		if _, err := os.Stat(filepath.Join(r.destDir, lost.Digest.Path())); err == nil {
+			t.Error("it was sent again before anything was wrong")
+		}
+		<-time.After(3 * time.Second)
+		stop()
+		if err := g.Wait(); !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		r.complete(1)
+	})
 }

@@ -72,6 +72,7 @@ type Pusher struct {
 
 	connected atomic.Bool // what follows was compared with the destination
 	sending   atomic.Bool // RunSending is at work
+	distrust  atomic.Bool // what was sent is to be looked for again
 
 	// owned by the goroutine that calls PushOnce
 	cursor batch.Seq // everything up to here is there
@@ -82,10 +83,12 @@ type Pusher struct {
 
 	ahead map[shard.Digest]bool
 
-	mu        sync.Mutex // guards what follows
-	report    Report
-	fastTill  time.Time
-	announced []batch.Object
+	mu         sync.Mutex // guards what follows
+	report     Report
+	fastTill   time.Time
+	stuckAt    batch.Seq // acknowledged head that does not move
+	stuckSince time.Time
+	announced  []batch.Object
 }
 
 // New makes the pusher of one destination. Nothing is started.

@@ -275,14 +275,36 @@ func (p *Pusher) noteOwn(a ack.Acks) {
 	back := a.Head < p.report.Acked
 	wasFull := p.report.Full
 	p.report.Acked, p.report.Checked, p.report.Full = a.Head, a.Store != "", a.Full
+	stuck := p.stuckLocked(a.Head)
 	p.mu.Unlock()
 	if back {
 		p.t.Logger.Warn("acknowledged head went back", "store", p.t.Name, "to", a.Head)
+	}
+	if stuck {
+		p.t.Logger.Warn("the store does not acknowledge what was sent, it is compared again", "store", p.t.Name, "acknowledged", a.Head)
+		p.distrust.Store(true)
+	}
+	if back || stuck {
 		p.connected.Store(false)
 	}
-	if back || wasFull && !a.Full {
+	if back || stuck || wasFull && !a.Full {
 		p.Wake()
 	}
+}
+
+// stuckAfter is how long a daemon may leave what was sent unacknowledged before the store is compared again: it was emptied, or lost
+// something, before its daemon had said anything of it.
+const stuckAfter = 30 * time.Second
+
+// stuckLocked tells whether the acknowledged head has stood below what was published for too long.
+func (p *Pusher) stuckLocked(head batch.Seq) bool {
+	if now := time.Now(); !p.report.Checked || head >= p.report.Published || head != p.stuckAt || p.stuckSince.IsZero() {
+		p.stuckAt, p.stuckSince = head, now
+	} else if now.Sub(p.stuckSince) >= stuckAfter {
+		p.stuckSince = now
+		return true
+	}
+	return false
 }
 
 // slowDown ends the fast pace once every acks file has caught up with what was delivered.

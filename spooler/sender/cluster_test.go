@@ -109,12 +109,25 @@ type cluster struct {
 	h     *history
 	net   *network
 	disks map[string]*disk
-	nodes map[string]*node
 	end   func() // of the cache's daemon
 	group errgroup.Group
 
-	mu    sync.Mutex
+	mu    sync.Mutex // guards what follows
+	nodes map[string]*node
 	acked batch.Seq // highest head that the cache ever acknowledged
+}
+
+// node returns a node's process, nil while it is dead.
+func (c *cluster) node(name string) *node {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.nodes[name]
+}
+
+func (c *cluster) setNode(name string, n *node) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.nodes[name] = n
 }
 
 var names = []string{"alpha", "bravo", "charlie"}
@@ -140,15 +153,15 @@ func newCluster(t *testing.T, h *history, r *rand.Rand) *cluster {
 // store returns a node's disk as another one reaches it.
 func (c *cluster) store(from, to string) store.Store {
 	return &reached{net: c.net, from: from, to: to, d: c.disks[to], event: func(name string) {
-		if n := c.nodes[to]; n != nil && strings.HasPrefix(name, "progress/") {
-			n.sender.Wake() // as fsnotify does
+		if n := c.node(to); n != nil && !strings.HasPrefix(name, "shards/") {
+			n.sender.Wake() // as the watch of progress files does, and whoever takes what arrives
 		}
 	}}
 }
 
 // start starts a node's process, from what is on its disk.
 func (c *cluster) start(name string) {
-	if c.nodes[name] != nil {
+	if c.node(name) != nil {
 		return
 	}
 	log := held{c.h, c.disks[name]}
@@ -181,10 +194,13 @@ func (c *cluster) start(name string) {
 	})
 	ctx, stop := context.WithCancel(context.Background())
 	n.stop = stop
-	c.nodes[name] = n
+	c.setNode(name, n)
 	c.group.Go(func() error {
 		g, ctx := errgroup.WithContext(ctx)
 		g.Go(func() error { return n.sender.Run(ctx) })
+		if name != "alpha" {
+			g.Go(func() error { return c.acknowledge(ctx, name, "replica") })
+		}
 		for _, p := range n.pushes {
 			g.Go(func() error { return p.Run(ctx) })
 		}
@@ -195,7 +211,7 @@ func (c *cluster) start(name string) {
 
 // crash ends a node's process; its disk stays.
 func (c *cluster) crash(name string) {
-	n := c.nodes[name]
+	n := c.node(name)
 	if n == nil {
 		return
 	}
@@ -204,14 +220,14 @@ func (c *cluster) crash(name string) {
 	if err := <-n.ended; err != nil && !errors.Is(err, context.Canceled) {
 		c.t.Errorf("%s ended: %v", name, err)
 	}
-	delete(c.nodes, name)
+	c.setNode(name, nil)
 }
 
 // seal lets the owner seal its next batch.
 func (c *cluster) seal() bool {
 	d := c.disks["alpha"]
 	next := held{c.h, d}.head() + 1
-	if int(next) > len(c.h.batches) || c.nodes["alpha"] == nil {
+	if int(next) > len(c.h.batches) || c.node("alpha") == nil {
 		return false
 	}
 	b := c.h.batches[next-1]
@@ -219,7 +235,7 @@ func (c *cluster) seal() bool {
 		must(c.t, d.publish(o.Digest.Path(), c.h.shards[o.Digest]))
 	}
 	must(c.t, d.publish(batch.Path(1, next, next), b.File))
-	n := c.nodes["alpha"]
+	n := c.node("alpha")
 	for _, p := range n.pushes {
 		p.Wake()
 	}
@@ -230,12 +246,14 @@ func (c *cluster) seal() bool {
 
 // arrive wakes what would notice that a batch has come.
 func (c *cluster) arrive() {
-	for _, n := range c.nodes {
-		n.sender.opt.Pusher.Wake()
+	for _, name := range names {
+		if n := c.node(name); n != nil {
+			n.sender.opt.Pusher.Wake()
+		}
 	}
 }
 
-// startCache runs the cache's daemon: it acknowledges what is whole.
+// startCache runs the cache's daemon.
 func (c *cluster) startCache() {
 	if c.end != nil {
 		return
@@ -245,29 +263,39 @@ func (c *cluster) startCache() {
 	c.end = func() { stop(); <-ended; c.end = nil }
 	c.group.Go(func() error {
 		defer close(ended)
-		tick := time.NewTicker(100 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-tick.C:
-				c.acknowledge(ctx)
-			}
-		}
+		return c.acknowledge(ctx, "cache1", "cache")
 	})
 }
 
-func (c *cluster) acknowledge(ctx context.Context) {
-	head := held{c.h, c.disks["cache1"]}.head()
-	a := ack.Acks{VolumeID: c.h.volume.ID, Store: "cache1", Kind: "cache", Copies: 1, At: time.Now()}
-	if head > 0 {
-		a.Advance(1, head, c.h.batches[head-1].Digest, time.Now())
+// acknowledge says in acks what a store holds whole, as the daemon beside it does.
+func (c *cluster) acknowledge(ctx context.Context, name, kind string) error {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	said := batch.Seq(1 << 30)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		head := held{c.h, c.disks[name]}.head()
+		if head == said {
+			continue
+		}
+		a := ack.Acks{VolumeID: c.h.volume.ID, Store: name, Kind: kind, Copies: 1, At: time.Now()}
+		if head > 0 {
+			a.Advance(1, head, c.h.batches[head-1].Digest, time.Now())
+		}
+		if err := ack.Write(ctx, c.store(name, name), a); err != nil {
+			continue
+		}
+		said = head
+		if name == "cache1" {
+			c.mu.Lock()
+			c.acked = max(c.acked, head)
+			c.mu.Unlock()
+		}
 	}
-	must(c.t, ack.Write(ctx, c.store("cache1", "cache1"), a))
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.acked = max(c.acked, head)
 }
 
 // close ends everything.
@@ -306,7 +334,7 @@ func (c *cluster) drained(within time.Duration) error {
 // sending returns who sends, as each of them sees itself.
 func (c *cluster) sending() (list []string) {
 	for _, n := range names {
-		if x := c.nodes[n]; x != nil && x.sender.Report().State == Sending {
+		if x := c.node(n); x != nil && x.sender.Report().State == Sending {
 			list = append(list, n)
 		}
 	}

@@ -171,7 +171,7 @@ type reached struct {
 	net      *network
 	from, to string
 	d        *disk
-	event    func(name string) // told of each object that was replaced
+	event    func(name string) // told of each object that came
 }
 
 func (s *reached) do(ctx context.Context, fn func() error) error {
@@ -199,7 +199,7 @@ func errorOf(ctx context.Context, fn func() error) error {
 }
 
 func (s *reached) Publish(ctx context.Context, name string, data []byte) error {
-	return s.do(ctx, func() error { return s.d.publish(name, data) })
+	return s.do(ctx, func() error { defer s.event(name); return s.d.publish(name, data) })
 }
 
 func (s *reached) CreateExclusive(ctx context.Context, name string, data []byte) error {

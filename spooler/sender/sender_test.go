@@ -40,7 +40,7 @@ func (c *cluster) String() string {
 	var b strings.Builder
 	for _, n := range append([]string{"cache1"}, names...) {
 		fmt.Fprintf(&b, "%s holds %d", n, held{c.h, c.disks[n]}.head())
-		if x := c.nodes[n]; x != nil {
+		if x := c.node(n); x != nil {
 			fmt.Fprintf(&b, ", %+v", x.sender.Report())
 		}
 		b.WriteByte('\n')
@@ -50,7 +50,7 @@ func (c *cluster) String() string {
 
 func (c *cluster) sends(name string) func() bool {
 	return func() bool {
-		n := c.nodes[name]
+		n := c.node(name)
 		return n != nil && n.sender.Report().State == Sending
 	}
 }
@@ -106,7 +106,7 @@ func TestTakeover(t *testing.T) {
 					t.Errorf("taken over after %v, want %v to %v", took, tt.low, tt.high)
 				}
 				c.until(5*time.Second, "the batch", c.acknowledged(2))
-				if r := c.nodes["bravo"].sender.Report(); r.Term != 1 || r.Node != "bravo" || r.Reason == "" {
+				if r := c.node("bravo").sender.Report(); r.Term != 1 || r.Node != "bravo" || r.Reason == "" {
 					t.Errorf("report %+v", r)
 				}
 				// The old sender comes back, stands by, and is sender again after a minute of health.
@@ -141,7 +141,7 @@ func TestNoTakeover(t *testing.T) {
 			c.until(10*time.Second, "the batch", func() bool { return c.drained(0) == nil })
 		}
 		for _, n := range names[1:] {
-			if r := c.nodes[n].sender.Report(); r.Term != 0 || r.State != Standby {
+			if r := c.node(n).sender.Report(); r.Term != 0 || r.State != Standby {
 				t.Errorf("%s: %+v", n, r)
 			}
 		}
@@ -152,7 +152,7 @@ func TestOrders(t *testing.T) {
 	h := newHistory(t, 12, 3)
 	inCluster(t, h, func(t *testing.T, c *cluster) {
 		ctx := t.Context()
-		alpha, charlie := c.nodes["alpha"].sender, c.nodes["charlie"].sender
+		alpha, charlie := c.node("alpha").sender, c.node("charlie").sender
 		must(t, alpha.Pin(ctx, "charlie"))
 		c.until(10*time.Second, "charlie", c.sends("charlie"))
 		c.until(10*time.Second, "alpha to stand by", func() bool { return !c.sends("alpha")() })
@@ -190,7 +190,7 @@ func TestForgedClaims(t *testing.T) {
 		c.seal()
 		c.until(20*time.Second, "a takeover", c.sends("bravo"))
 		c.until(5*time.Second, "the batch", c.acknowledged(2))
-		if r := c.nodes["bravo"].sender.Report(); r.Term != 2 {
+		if r := c.node("bravo").sender.Report(); r.Term != 2 {
 			t.Errorf("%+v", r)
 		}
 	})

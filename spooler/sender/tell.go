@@ -82,7 +82,7 @@ func (s *Sender) ComposeOnce() bool {
 
 // stateOf puts a pusher's state into a progress file's word.
 func stateOf(r *push.Report) progress.State {
-	if r.Error != "" && (r.State == push.Waiting || r.State == push.Refused || r.State == push.Full) {
+	if r.Error != "" && r.State != push.Sending && r.State != push.Idle {
 		return progress.Failing
 	}
 	return progress.Sending
