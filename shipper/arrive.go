@@ -28,14 +28,14 @@ func (s *Shipper) arrive(ctx context.Context, v *volume) (again time.Duration, e
 	for ready && err == nil {
 		again, err = s.pass(ctx, v)
 		// A directory that has come since is watched from now on, and what came into it before that is looked for.
-		if err != nil || !s.watch.follow(v) {
+		if err != nil || !s.follow(v) {
 			break
 		}
 	}
 	if err != nil {
 		v.setNote(err.Error())
 	} else if !ready {
-		s.watch.follow(v)
+		s.follow(v)
 	} else {
 		v.mu.Lock()
 		v.unfinished = false
@@ -44,11 +44,17 @@ func (s *Shipper) arrive(ctx context.Context, v *volume) (again time.Duration, e
 	return again, errors.Join(err, s.flush(ctx, v))
 }
 
+// follow watches the directories in which the volume's next batch may appear.
+func (s *Shipper) follow(v *volume) bool {
+	p := v.copyChain()
+	return s.watch.Follow(&v.in, &p)
+}
+
 // recognise reads whose volume it is, and once after a start what is known of it.
 func (s *Shipper) recognise(ctx context.Context, v *volume) (ready bool, err error) {
-	file, err := readVolumeFile(ctx, v.in.Store)
+	file, err := intake.ReadVolumeFile(ctx, v.in.Store)
 	if errors.Is(err, store.ErrNotExist) {
-		v.setNote("nothing has arrived: there is no " + volumeFile)
+		v.setNote("nothing has arrived: there is no " + intake.VolumeFile)
 		return false, nil
 	}
 	if err != nil {
@@ -59,7 +65,7 @@ func (s *Shipper) recognise(ctx context.Context, v *volume) (ready bool, err err
 	}
 	if v.in.ID != file.ID {
 		v.setFault(fmt.Sprintf("%s names the volume with id %s, but this has been the place of %s: put %s back, or give the other volume another name",
-			volumeFile, file.ID, v.in.ID, volumeFile))
+			intake.VolumeFile, file.ID, v.in.ID, intake.VolumeFile))
 		return false, fmt.Errorf("read volume %s: %w", v.name, errOtherVolume)
 	}
 	v.setFault("")

@@ -13,6 +13,7 @@ import (
 	"slipway/internal/ack"
 	"slipway/internal/batch"
 	"slipway/internal/durable"
+	"slipway/internal/intake"
 	"slipway/internal/store"
 )
 
@@ -224,7 +225,7 @@ func TestOtherVolumeOfThatName(t *testing.T) {
 	p.put(c.store, p.seal(nil, nil))
 	c.mustOnce()
 	other := newPrimary(t, "projects")
-	c.spoil(volumeFile, func([]byte) []byte {
+	c.spoil(intake.VolumeFile, func([]byte) []byte {
 		return []byte(`{"format":1,"volume":"projects","volume_id":"` + other.id.String() + `"}`)
 	})
 	p.put(c.store, p.seal(nil, nil))
@@ -237,7 +238,7 @@ func TestOtherVolumeOfThatName(t *testing.T) {
 	if st[0].Stores[0].State != "refused" || len(st[0].Warnings) == 0 {
 		t.Errorf("status is %+v", st[0])
 	}
-	c.spoil(volumeFile, func([]byte) []byte {
+	c.spoil(intake.VolumeFile, func([]byte) []byte {
 		return []byte(`{"format":1,"volume":"projects","volume_id":"` + p.id.String() + `"}`)
 	})
 	c.mustOnce()

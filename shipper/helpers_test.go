@@ -19,6 +19,7 @@ import (
 	"slipway/internal/ack"
 	"slipway/internal/batch"
 	"slipway/internal/config"
+	"slipway/internal/intake"
 	"slipway/internal/keys"
 	"slipway/internal/shard"
 	"slipway/internal/store"
@@ -104,8 +105,8 @@ func (p *primary) put(s store.Store, batches ...*sealedBatch) {
 	p.t.Helper()
 	ctx := context.Background()
 	v := store.Sub(s, p.name)
-	if _, err := v.Stat(ctx, volumeFile); err != nil {
-		must(p.t, v.CreateExclusive(ctx, volumeFile, []byte(fmt.Sprintf(`{"format":1,"volume":%q,"volume_id":%q}`, p.name, p.id))))
+	if _, err := v.Stat(ctx, intake.VolumeFile); err != nil {
+		must(p.t, v.CreateExclusive(ctx, intake.VolumeFile, []byte(fmt.Sprintf(`{"format":1,"volume":%q,"volume_id":%q}`, p.name, p.id))))
 	}
 	for _, b := range batches {
 		for d, data := range b.shards {

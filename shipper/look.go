@@ -8,6 +8,7 @@ import (
 	"path"
 
 	"slipway/internal/batch"
+	"slipway/internal/intake"
 	"slipway/internal/state"
 	"slipway/internal/store"
 )
@@ -72,20 +73,20 @@ func (c *cursor) look(ctx context.Context) error {
 // both succeed.
 func (c *cursor) sameVolume(ctx context.Context) error {
 	ours := state.Volume{Format: 1, Name: c.v.name, ID: c.v.in.ID}
-	theirs, err := readVolumeFile(ctx, c.store)
+	theirs, err := intake.ReadVolumeFile(ctx, c.store)
 	if errors.Is(err, store.ErrNotExist) {
 		data, err := json.Marshal(ours)
 		if err != nil {
-			return fmt.Errorf("encode %s: %w", volumeFile, err)
+			return fmt.Errorf("encode %s: %w", intake.VolumeFile, err)
 		}
-		err = c.store.CreateExclusive(ctx, volumeFile, append(data, '\n'))
+		err = c.store.CreateExclusive(ctx, intake.VolumeFile, append(data, '\n'))
 		if err == nil {
 			return nil
 		}
 		if !errors.Is(err, store.ErrExist) {
-			return fmt.Errorf("make %s: %w", volumeFile, err)
+			return fmt.Errorf("make %s: %w", intake.VolumeFile, err)
 		}
-		theirs, err = readVolumeFile(ctx, c.store)
+		theirs, err = intake.ReadVolumeFile(ctx, c.store)
 		if err != nil {
 			return err
 		}
@@ -94,7 +95,7 @@ func (c *cursor) sameVolume(ctx context.Context) error {
 	}
 	if theirs.ID != ours.ID {
 		return fmt.Errorf("%s/%s names the volume with id %s, this one is %s: give one of them another name or place: %w",
-			c.v.name, volumeFile, theirs.ID, ours.ID, errOtherVolume)
+			c.v.name, intake.VolumeFile, theirs.ID, ours.ID, errOtherVolume)
 	}
 	return nil
 }

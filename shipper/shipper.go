@@ -23,6 +23,7 @@ import (
 
 	"slipway/internal/config"
 	"slipway/internal/durable"
+	"slipway/internal/intake"
 	"slipway/internal/store"
 )
 
@@ -51,7 +52,7 @@ type Shipper struct {
 	hosts []*host
 	usage usage
 
-	watch *watcher // made by New, fed by Run
+	watch *intake.Watcher // made by New, fed by Run
 
 	beginMu sync.Mutex
 	begun   bool // guarded by beginMu: the volumes are those of Run or ShipOnce, and not what remember read
@@ -91,7 +92,7 @@ func New(opt Options) (*Shipper, error) {
 		}
 		s.hosts = append(s.hosts, h)
 	}
-	s.watch = newWatcher(cfg.Store, s.log)
+	s.watch = intake.NewWatcher(cfg.Store, s.log)
 	return s, nil
 }
 
@@ -156,11 +157,11 @@ func (s *Shipper) Run(ctx context.Context) error {
 	}
 	defer end()
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return s.watch.run(ctx, s.wake) })
+	group.Go(func() error { return s.watch.Run(ctx, s.wake) })
 	group.Go(func() error { return s.runMaintain(ctx) })
 	group.Go(func() error {
 		running := map[string]bool{}
-		return every(ctx, listEvery, s.watch.root, func() time.Duration {
+		return every(ctx, listEvery, s.watch.Root, func() time.Duration {
 			s.discover(ctx)
 			for _, v := range s.all() {
 				if !running[v.name] {

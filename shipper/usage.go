@@ -2,12 +2,10 @@ package shipper
 
 import (
 	"context"
-	"errors"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
+
+	"slipway/internal/intake"
 )
 
 // usage is what the store holds, in bytes. It is counted by listing now and then, and estimated in between.
@@ -60,7 +58,7 @@ func (s *Shipper) count(ctx context.Context) {
 	start := time.Now()
 	found := map[string]int64{}
 	for _, v := range s.all() {
-		n, err := treeSize(ctx, v.in.Dir)
+		n, err := intake.TreeSize(ctx, v.in.Dir)
 		if err != nil {
 			s.log.Warn("count the store", "volume", v.name, "error", err)
 			return
@@ -70,30 +68,4 @@ func (s *Shipper) count(ctx context.Context) {
 	s.usage.mu.Lock()
 	defer s.usage.mu.Unlock()
 	s.usage.volumes, s.usage.counted, s.usage.took = found, begun, time.Since(start)
-}
-
-// treeSize adds up the files below dir: also what is refused or half sent, because the disk holds that too. Files come and go
-// meanwhile.
-func treeSize(ctx context.Context, dir string) (int64, error) {
-	var n int64
-	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if errors.Is(err, fs.ErrNotExist) || err == nil && d.IsDir() {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		info, err := d.Info()
-		if err == nil && info.Mode().IsRegular() {
-			n += info.Size()
-		}
-		if errors.Is(err, os.ErrNotExist) {
-			return nil
-		}
-		return err
-	})
-	return n, err
 }

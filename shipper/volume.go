@@ -2,9 +2,7 @@ package shipper
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"path/filepath"
 	"sync"
 	"time"
@@ -12,7 +10,6 @@ import (
 	"slipway/internal/ack"
 	"slipway/internal/batch"
 	"slipway/internal/intake"
-	"slipway/internal/state"
 	"slipway/internal/store"
 )
 
@@ -66,29 +63,7 @@ func heldOf(b *batch.Batch, size int64, received time.Time) held {
 	return h
 }
 
-// volumeFile is volume.json at the root of a volume in a store: facts for people, and the id that tells two volumes of one
-// name apart.
-const volumeFile = "volume.json"
-
-const maxVolumeFile = 64 << 10
-
 var errOtherVolume = errors.New("the directory holds another volume")
-
-// readVolumeFile reads volume.json.
-func readVolumeFile(ctx context.Context, s store.Store) (state.Volume, error) {
-	data, err := s.Read(ctx, volumeFile, maxVolumeFile)
-	if err != nil {
-		return state.Volume{}, fmt.Errorf("read %s: %w", volumeFile, err)
-	}
-	var v state.Volume
-	if err := json.Unmarshal(data, &v); err != nil {
-		return state.Volume{}, fmt.Errorf("read %s: %w", volumeFile, err)
-	}
-	if v.Format != 1 {
-		return state.Volume{}, fmt.Errorf("read %s: format %d is not known to this slipway", volumeFile, v.Format)
-	}
-	return v, nil
-}
 
 // discover finds volumes that have appeared in the store.
 func (s *Shipper) discover(ctx context.Context) {

@@ -93,6 +93,7 @@ func (s *Spooler) openSender() {
 			return now
 		},
 		Own: s.vol.own, Cache: sender.Place{Name: cfg.Cache.Name, Store: s.stores[last]}, Others: others, Pusher: s.pushers[last],
+		StaleAfter: cfg.StaleAfter, StallAfter: cfg.StallAfter, Step: cfg.Step, PreferAfter: cfg.PreferAfter,
 		OnThere: s.pushers[last].Seen, Now: s.opt.Now, Log: s.log,
 	})
 }

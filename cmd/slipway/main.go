@@ -65,7 +65,7 @@ Exit codes: 0 done, 1 error, 2 usage or configuration, 3 partly done, 4 findings
 	root.PersistentFlags().String("log-level", "info", "how much the daemons log: debug, info, warn, `error`")
 	root.AddCommand(
 		initCommand(), keygenCommand(), configCommand(),
-		mountCommand(), umountCommand(), fusefsCommand(), spoolerCommand(), shipCommand(),
+		mountCommand(), umountCommand(), fusefsCommand(), spoolerCommand(), shipCommand(), peerCommand(),
 		statusCommand(), explainCommand(), spoolCommand(), waitCommand(), senderCommand(),
 		restoreCommand(), lsCommand(), catCommand(), verifyCommand(),
 		demoCommand(), versionCommand(), completionCommand(),

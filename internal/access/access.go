@@ -107,6 +107,9 @@ func (v *Volume) owners(r Request) {
 	if c := r.Config; c != nil && c.Cache != nil {
 		v.Owners = append(v.Owners, c.Cache.Owners[v.Name]...)
 	}
+	if c := r.Config; c != nil && c.Peer != nil {
+		v.Owners = append(v.Owners, c.Peer.Owners[v.Name]...)
+	}
 	if c := r.Config; c != nil && c.Primary != nil {
 		if signer, err := keys.LoadNodeKey(state.Dir(c.Primary.State).NodeKey()); err == nil {
 			v.Owners = append(v.Owners, keys.PublicLine(signer))
@@ -129,6 +132,9 @@ func (r Request) stores() ([]config.Store, error) {
 		list := []config.Store{{Name: p.Node, URL: p.Spool.Dir}}
 		list = append(append(list, p.Replicas...), p.Cache)
 		return append(list, p.Backups...), nil
+	case c.Peer != nil:
+		p := c.Peer
+		return append(append([]config.Store{{Name: p.Name, URL: p.Store}}, p.Replicas...), p.Cache), nil
 	default:
 		return append([]config.Store{{Name: c.Cache.Name, URL: c.Cache.Store}}, c.Cache.Ship.To...), nil
 	}
@@ -185,9 +191,12 @@ func (r Request) ssh() config.SSH {
 // OwnStore returns the request for a node's own store alone.
 func OwnStore(c *config.Config) Request {
 	dir, volume := "", ""
-	if c.Primary != nil {
+	switch {
+	case c.Primary != nil:
 		dir, volume = c.Primary.Spool.Dir, c.Primary.Volume
-	} else {
+	case c.Peer != nil:
+		dir = c.Peer.Store
+	default:
 		dir = c.Cache.Store
 	}
 	return Request{From: []string{dir}, Volume: volume, Config: c}
@@ -206,6 +215,9 @@ func (r Request) Evicts(name string) bool {
 	}
 	if p := r.Config.Primary; p != nil {
 		return name == p.Node || name == p.Cache.Name || name == p.Spool.Dir
+	}
+	if p := r.Config.Peer; p != nil {
+		return name == p.Name || name == p.Store || name == p.Cache.Name
 	}
 	return name == r.Config.Cache.Name || name == r.Config.Cache.Store
 }

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -259,4 +260,24 @@ func clip(s string) string {
 		s = strings.ToValidUTF8(s[:maxText-3], "") + "..."
 	}
 	return s
+}
+
+// Stored returns the newest batch that as many backup hosts have as the cache's acks ask for; 0: none, or nobody has said. all are
+// the acks that lie on the cache.
+func Stored(all []Acks) batch.Seq {
+	need := 0
+	var heads []batch.Seq
+	for _, a := range all {
+		switch a.Kind {
+		case "cache":
+			need = a.Copies
+		case "backup":
+			heads = append(heads, a.Head)
+		}
+	}
+	if need == 0 || len(heads) < need {
+		return 0
+	}
+	slices.Sort(heads)
+	return heads[len(heads)-need]
 }

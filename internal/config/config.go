@@ -57,7 +57,9 @@ type Primary struct {
 	OpenInterval                       time.Duration // 30s
 	BatchInterval                      time.Duration // 1s: the shortest time between two batches
 	MinReplicas                        int
-	Allow                              bool // allow_other; default true as root
+	StaleAfter, StallAfter             time.Duration // 5s each: when another sender is taken for dead, or for stalled
+	Step, PreferAfter                  time.Duration // 1s, 1m
+	Allow                              bool          // allow_other; default true as root
 }
 
 // Condition is one item of ship.when; all that is set in it must hold.
@@ -90,11 +92,12 @@ type Cache struct {
 	SSH                SSH
 }
 
-// Config is one of the two.
+// Config is one of the three.
 type Config struct {
 	Path     string
 	Primary  *Primary
 	Cache    *Cache
+	Peer     *Peer
 	Warnings []string // what is allowed but should not stay so
 
 	doc *document // for faults found later, by Check
@@ -102,16 +105,22 @@ type Config struct {
 
 // State returns the state directory of whichever role it is.
 func (c *Config) State() string {
-	if c.Primary != nil {
+	switch {
+	case c.Primary != nil:
 		return c.Primary.State
+	case c.Peer != nil:
+		return c.Peer.State
 	}
 	return c.Cache.State
 }
 
 // SSH returns the ssh block of whichever role it is.
 func (c *Config) SSH() SSH {
-	if c.Primary != nil {
+	switch {
+	case c.Primary != nil:
 		return c.Primary.SSH
+	case c.Peer != nil:
+		return c.Peer.SSH
 	}
 	return c.Cache.SSH
 }
@@ -143,10 +152,14 @@ func Parse(path string, data []byte) (*Config, error) {
 		c.Warnings = d.warnings
 	case "store":
 		c.Cache = d.cache(root)
+	case "peer":
+		c.Peer = d.peer(root)
 	case "both":
-		d.fault(place(root), "give each role a file of its own", "both `volume:` (a primary) and `store:` (a cache host) in one file")
+		d.fault(place(root), "give each role a file of its own", "both `volume:` (a primary) and `store:` (a cache host or a replica peer) in one file")
+	case "ship and peer":
+		d.fault(place(root), "give each role a file of its own", "both `ship:` (a cache host) and `peer:` (a replica peer) in one file")
 	default:
-		d.fault(place(root), "a primary's file has `volume:`, a cache host's has `store:` and `ship:`", "the role is not to be seen")
+		d.fault(place(root), "a primary's file has `volume:`, a cache host's has `store:` and `ship:`, a replica peer's `store:` and `peer:`", "the role is not to be seen")
 	}
 	if err := d.err(); err != nil {
 		return nil, err
@@ -165,10 +178,14 @@ func role(root ast.Node) string {
 		found[v.Key.GetToken().Value] = true
 	}
 	primary := found["volume"] || found["source"] || found["mount"]
-	cache := found["store"] || found["ship"]
+	cache := found["store"] || found["ship"] || found["peer"]
 	switch {
 	case primary && cache:
 		return "both"
+	case found["ship"] && found["peer"]:
+		return "ship and peer"
+	case found["peer"]:
+		return "peer"
 	case primary:
 		return "volume"
 	case cache:

@@ -24,6 +24,9 @@ func (c *Config) Check() error {
 	if c.Cache != nil {
 		d.directory("store", c.Cache.Store, "make it, with a directory for each account")
 	}
+	if c.Peer != nil {
+		d.directory("store", c.Peer.Store, "make it, with a directory for each account")
+	}
 	c.checkKeys()
 	return d.err()
 }

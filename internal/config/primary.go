@@ -18,6 +18,7 @@ const smallestSpool = 4 * shard.MaxSize
 func (d *document) primary(root ast.Node) *Primary {
 	p := &Primary{
 		Settle: 200 * time.Millisecond, MaxAge: 5 * time.Second, OpenInterval: 30 * time.Second, BatchInterval: time.Second,
+		StaleAfter: 5 * time.Second, StallAfter: 5 * time.Second, Step: time.Second, PreferAfter: time.Minute,
 		Allow: os.Geteuid() == 0,
 	}
 	object(
@@ -42,6 +43,10 @@ func (d *document) primary(root ast.Node) *Primary {
 		field{"open_interval", duration(&p.OpenInterval, time.Second, 24*time.Hour), ""},
 		field{"batch_interval", duration(&p.BatchInterval, time.Millisecond, time.Hour), ""},
 		field{"min_replicas", number(&p.MinReplicas, 0, 64), ""},
+		field{"stale_after", duration(&p.StaleAfter, time.Second, 10*time.Minute), ""},
+		field{"stall_after", duration(&p.StallAfter, time.Second, 10*time.Minute), ""},
+		field{"step", duration(&p.Step, 100*time.Millisecond, time.Minute), ""},
+		field{"prefer_after", duration(&p.PreferAfter, time.Second, 24*time.Hour), ""},
 		field{"allow_other", flag(&p.Allow), ""},
 	)(d, root, "")
 	d.completePrimary(p)

@@ -16,12 +16,23 @@ import (
 // ErrNotHere says that a cache host's disk does not hold the answer.
 var ErrNotHere = errors.New("only a primary node can tell")
 
-// Host answers for a dead shipper, from the store and the acks in it.
-type Host struct{ cache *config.Cache }
+// Host answers for a dead shipper or peer, from the store and the acks in it.
+type Host struct{ node, role, name, store string }
+
+// hostOf returns the host of a configuration that holds other nodes' volumes.
+func hostOf(c *config.Config) (*Host, bool) {
+	switch {
+	case c.Cache != nil:
+		return &Host{c.Cache.Node, "cache", c.Cache.Name, c.Cache.Store}, true
+	case c.Peer != nil:
+		return &Host{c.Peer.Node, "peer", c.Peer.Name, c.Peer.Store}, true
+	}
+	return nil, false
+}
 
 // each calls fn for every volume in the store.
 func (h *Host) each(ctx context.Context, fn func(volume string, s store.Store) error) error {
-	root, err := store.Open(h.cache.Store, store.Options{})
+	root, err := store.Open(h.store, store.Options{})
 	if err != nil {
 		return err
 	}
@@ -50,12 +61,12 @@ func (h *Host) Status(ctx context.Context) ([]control.Status, error) {
 	list := []control.Status{}
 	err := h.each(ctx, func(volume string, s store.Store) error {
 		acks, err := ack.ReadAll(ctx, s)
-		st := control.Status{Volume: volume, Node: h.cache.Node, Role: "cache", Stale: true, Daemon: control.Dead}
+		st := control.Status{Volume: volume, Node: h.node, Role: h.role, Stale: true, Daemon: control.Dead}
 		if err != nil {
 			st.Warnings = append(st.Warnings, err.Error())
 		}
 		for _, a := range acks {
-			if a.Store == h.cache.Name {
+			if a.Store == h.name {
 				st.HeadBatch, st.Epoch = uint64(a.Head), uint32(a.Epoch)
 			}
 			if a.At.After(st.At) {

@@ -39,8 +39,9 @@ func Reach(ctx context.Context, c *config.Config) (a Answers, end func(), err er
 		return client, func() {}, nil
 	case !errors.Is(err, control.ErrNoDaemon):
 		return nil, nil, err
-	case c.Cache != nil:
-		return &Host{cache: c.Cache}, func() {}, nil
+	}
+	if h, ok := hostOf(c); ok {
+		return h, func() {}, nil
 	}
 	v, err := Open(ctx, c.Primary)
 	if err != nil {
@@ -266,8 +267,8 @@ func Status(ctx context.Context, c *config.Config) ([]control.Status, error) {
 	if err != nil || daemon != control.Dead {
 		return list, err
 	}
-	if c.Cache != nil {
-		return (&Host{cache: c.Cache}).Status(ctx)
+	if h, ok := hostOf(c); ok {
+		return h.Status(ctx)
 	}
 	v, err := Open(ctx, c.Primary)
 	if errors.Is(err, catalog.ErrBusy) { // beginning or ending just now: it holds the catalog and has no socket

@@ -1,4 +1,4 @@
-package shipper
+package intake
 
 import (
 	"context"
@@ -17,12 +17,12 @@ import (
 	"slipway/internal/batch"
 )
 
-// watcher tells which volumes to look at. It watches the store's root and, of each volume, only the directories in which the
+// Watcher tells which volumes to look at. It watches the store's root and, of each volume, only the directories in which the
 // next batch may appear; events are hints, and lost ones are made up for by the periodic listing.
-type watcher struct {
+type Watcher struct {
 	store string
 	log   *slog.Logger
-	root  chan struct{} // something appeared in the root
+	Root  chan struct{} // something appeared in the store's own directory
 
 	mu      sync.Mutex
 	notify  *fsnotify.Watcher   // nil: not running
@@ -30,12 +30,13 @@ type watcher struct {
 	failed  bool                // said once that there are no more watches
 }
 
-func newWatcher(store string, log *slog.Logger) *watcher {
-	return &watcher{store: store, log: log, root: make(chan struct{}, 1), watched: map[string][]string{}}
+// NewWatcher returns a watcher of a store's directory. Nothing is started.
+func NewWatcher(store string, log *slog.Logger) *Watcher {
+	return &Watcher{store: store, log: log, Root: make(chan struct{}, 1), watched: map[string][]string{}}
 }
 
-// run hands events on until ctx ends: wake gets the name of the volume.
-func (w *watcher) run(ctx context.Context, wake func(volume string)) error {
+// Run hands events on until ctx ends: wake gets the name of the volume.
+func (w *Watcher) Run(ctx context.Context, wake func(volume string)) error {
 	n, err := fsnotify.NewWatcher()
 	if err != nil {
 		w.log.Warn("watch the store: arrivals are only seen by listing", "error", err)
@@ -48,7 +49,7 @@ func (w *watcher) run(ctx context.Context, wake func(volume string)) error {
 	if err := n.Add(w.store); err != nil {
 		w.log.Warn("watch the store: arrivals are only seen by listing", "error", err)
 	}
-	wakeUp(w.root)
+	nudge(w.Root)
 	// Errors have a reader of their own that waits for nothing: fsnotify hands them over under the lock that Add needs, and Add is
 	// called with w.mu held.
 	lost := make(chan struct{}, 1)
@@ -56,7 +57,7 @@ func (w *watcher) run(ctx context.Context, wake func(volume string)) error {
 	g.Go(func() error {
 		for err := range n.Errors { // closed with the watcher
 			w.log.Debug("watch the store: look at everything", "error", err)
-			wakeUp(lost)
+			nudge(lost)
 		}
 		return nil
 	})
@@ -65,7 +66,7 @@ func (w *watcher) run(ctx context.Context, wake func(volume string)) error {
 	return g.Wait()
 }
 
-func (w *watcher) events(ctx context.Context, n *fsnotify.Watcher, lost <-chan struct{}, wake func(string)) {
+func (w *Watcher) events(ctx context.Context, n *fsnotify.Watcher, lost <-chan struct{}, wake func(string)) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -78,7 +79,7 @@ func (w *watcher) events(ctx context.Context, n *fsnotify.Watcher, lost <-chan s
 	}
 }
 
-func (w *watcher) stop() {
+func (w *Watcher) stop() {
 	w.mu.Lock()
 	n := w.notify
 	w.notify, w.watched = nil, map[string][]string{}
@@ -88,7 +89,7 @@ func (w *watcher) stop() {
 
 // event turns what appeared into a volume to look at. Files that are being written are not looked at: a batch appears by the
 // rename that ends its publishing.
-func (w *watcher) event(e fsnotify.Event, wake func(string)) {
+func (w *Watcher) event(e fsnotify.Event, wake func(string)) {
 	if !e.Has(fsnotify.Create) || strings.HasPrefix(filepath.Base(e.Name), ".") {
 		return
 	}
@@ -98,15 +99,15 @@ func (w *watcher) event(e fsnotify.Event, wake func(string)) {
 	}
 	volume, below, deeper := strings.Cut(filepath.ToSlash(rel), "/")
 	if !deeper {
-		wakeUp(w.root)
+		nudge(w.Root)
 	}
-	if below == "" || below == volumeFile || below == "batches" || strings.HasPrefix(below, "batches/") {
+	if below == "" || below == VolumeFile || below == "batches" || strings.HasPrefix(below, "batches/") {
 		wake(volume)
 	}
 }
 
 // everything wakes all volumes, after events were lost.
-func (w *watcher) everything(wake func(string)) {
+func (w *Watcher) everything(wake func(string)) {
 	w.mu.Lock()
 	names := make([]string, 0, len(w.watched))
 	for name := range w.watched {
@@ -116,19 +117,17 @@ func (w *watcher) everything(wake func(string)) {
 	for _, name := range names {
 		wake(name)
 	}
-	wakeUp(w.root)
+	nudge(w.Root)
 }
 
-// follow watches the directories in which the volume's next batch may appear, and tells whether there is a new one among them:
+// Follow watches the directories in which the volume's next batch may appear, and tells whether there is a new one among them:
 // then something may have come into it before it was watched.
-func (w *watcher) follow(v *volume) (changed bool) {
-	v.mu.Lock()
-	next, epoch := v.chain.Head+1, max(v.chain.Present().Epoch, 1)
-	v.mu.Unlock()
-	want := []string{v.in.Dir, filepath.Join(v.in.Dir, "batches")}
+func (w *Watcher) Follow(v *Volume, c *Chain) (changed bool) {
+	next, epoch := c.Head+1, max(c.Present().Epoch, 1)
+	want := []string{v.Dir, filepath.Join(v.Dir, "batches")}
 	for _, e := range []batch.Epoch{epoch, epoch + 1} {
 		dir := path.Dir(batch.Path(e, next, next))
-		want = append(want, filepath.Join(v.in.Dir, filepath.FromSlash(path.Dir(dir))), filepath.Join(v.in.Dir, filepath.FromSlash(dir)))
+		want = append(want, filepath.Join(v.Dir, filepath.FromSlash(path.Dir(dir))), filepath.Join(v.Dir, filepath.FromSlash(dir)))
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -136,7 +135,7 @@ func (w *watcher) follow(v *volume) (changed bool) {
 		return false
 	}
 	had := map[string]bool{}
-	for _, dir := range w.watched[v.name] {
+	for _, dir := range w.watched[v.Name] {
 		had[dir] = true
 	}
 	var now []string
@@ -151,12 +150,12 @@ func (w *watcher) follow(v *volume) (changed bool) {
 	for dir := range had {
 		_ = w.notify.Remove(dir) // it may be gone
 	}
-	w.watched[v.name] = now
+	w.watched[v.Name] = now
 	return changed
 }
 
 // addLocked watches a directory, if it is there.
-func (w *watcher) addLocked(dir string) bool {
+func (w *Watcher) addLocked(dir string) bool {
 	err := w.notify.Add(dir)
 	if err != nil && !w.failed && errors.Is(err, unix.ENOSPC) {
 		w.failed = true
@@ -164,4 +163,12 @@ func (w *watcher) addLocked(dir string) bool {
 			"error", fmt.Errorf("watch %s: %w", dir, err))
 	}
 	return err == nil
+}
+
+// nudge makes sure that whoever waits for c looks once more: a channel of capacity one loses no event and piles none up.
+func nudge(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
 }

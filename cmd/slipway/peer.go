@@ -1,0 +1,47 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"slipway/internal/config"
+	"slipway/internal/control"
+	"slipway/internal/service"
+	"slipway/spooler/peer"
+)
+
+func peerCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "peer",
+		Short: "Hold replicas of other nodes' volumes, and send them on when their sender does not work; in the foreground",
+		Long: `peer is the process on a replica peer: it checks what owners push into its store, acknowledges it, and takes over sending to
+the cache from its own copy when the sender errs, falls silent or delivers nothing. It cannot read what it holds.`,
+		Example: "  slipway peer -c /etc/slipway/peer.yml",
+		Args:    cobra.NoArgs,
+		RunE: configured(func(cmd *cobra.Command, c *config.Config, _ []string) error {
+			if c.Peer == nil {
+				return usagef("%s is not the configuration of a replica peer, which has store: and peer:", c.Path)
+			}
+			if err := c.CheckKeys(); err != nil {
+				return err
+			}
+			p, err := peer.New(peer.Options{Config: c.Peer, Log: service.Logger(os.Stderr, "peer")})
+			if err != nil {
+				return err
+			}
+			ctx := cmd.Context()
+			return errors.Join(ended(ctx, service.Run(ctx, func(ctx context.Context) error {
+				group, ctx := errgroup.WithContext(ctx)
+				group.Go(func() error { return p.Run(ctx) })
+				group.Go(func() error { return control.Serve(ctx, c.Peer.State, p, time.Second) })
+				service.Ready()
+				return group.Wait()
+			})), p.Close())
+		}),
+	}
+}

@@ -1,0 +1,84 @@
+package config
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/goccy/go-yaml/ast"
+
+	"slipway/internal/shard"
+)
+
+// Peer is the configuration of a replica peer (its file has `store:` and `peer:`).
+type Peer struct {
+	Node, Store, State string
+	Name               string // the store's name in acks; default: node
+	Cache              Store
+	Replicas           []Store // the other nodes' stores: progress is written there, and a rotten shard read from there
+	StaleAfter         time.Duration
+	StallAfter         time.Duration
+	Step               time.Duration
+	PreferAfter        time.Duration
+	Cap                int64               // default: nine tenths of the store's disk
+	Owners             map[string][]string // volume → authorized_keys lines
+	SSH                SSH
+}
+
+// peer reads the configuration of a replica peer.
+func (d *document) peer(root ast.Node) *Peer {
+	p := &Peer{StaleAfter: 5 * time.Second, StallAfter: 5 * time.Second, Step: time.Second, PreferAfter: time.Minute}
+	object(
+		field{"node", text(&p.Node, checkName), "node: NAME, this machine's name, as the owners call it"},
+		field{"store", text(&p.Store, checkPath), "store: DIR, where the volumes' accounts write"},
+		field{"state", text(&p.State, checkPath), ""},
+		field{"name", text(&p.Name, checkName), ""},
+		field{"peer", peerBlock(p), "peer: {cache: {name: cache1, url: \"sftp://…\"}}"},
+		field{"owners", owners(&p.Owners), ""},
+		field{"ssh", sshBlock(&p.SSH), ""},
+	)(d, root, "")
+	d.completePeer(p)
+	d.checkPeer(p)
+	return p
+}
+
+func peerBlock(p *Peer) reader {
+	return object(
+		field{"cache", destination(&p.Cache), "cache: {name: cache1, url: \"sftp://…\"}, the volumes' cache host"},
+		field{"replicas", list(&p.Replicas, destination), ""},
+		field{"stale_after", duration(&p.StaleAfter, time.Second, 10*time.Minute), ""},
+		field{"stall_after", duration(&p.StallAfter, time.Second, 10*time.Minute), ""},
+		field{"step", duration(&p.Step, 100*time.Millisecond, time.Minute), ""},
+		field{"prefer_after", duration(&p.PreferAfter, time.Second, 24*time.Hour), ""},
+		field{"cap", bytes(&p.Cap, shard.MaxSize), ""},
+	)
+}
+
+func (d *document) completePeer(p *Peer) {
+	if p.State == "" && p.Node != "" {
+		p.State = "/var/lib/slipway/" + p.Node
+	}
+	name(&p.Cache, "cache")
+	if p.Name == "" {
+		p.Name = p.Node
+	}
+	for i := range p.Replicas {
+		name(&p.Replicas[i], fmt.Sprintf("replica%d", i+1))
+	}
+	if p.Cap == 0 && p.Store != "" {
+		p.Cap = max(diskSize(p.Store)/10*9, shard.MaxSize)
+	}
+}
+
+// checkPeer finds what cannot be together.
+func (d *document) checkPeer(p *Peer) {
+	if below(p.State, p.Store) || below(p.Store, p.State) {
+		d.fault(d.either("state", "store"), "choose places apart: the accounts that write the store must not reach the state",
+			"state %s and store %s lie one below the other", p.State, p.Store)
+	}
+	named := map[string]string{p.Name: "this store", "at " + p.Store: "this store"}
+	d.distinct(named, "peer.cache", p.Cache)
+	for i, s := range p.Replicas {
+		d.distinct(named, fmt.Sprintf("peer.replicas[%d]", i), s)
+	}
+	d.needsSSH(p.SSH, append([]Store{p.Cache}, p.Replicas...))
+}

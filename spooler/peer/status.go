@@ -1,0 +1,195 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"time"
+
+	"slipway/internal/batch"
+	"slipway/internal/control"
+	"slipway/internal/intake"
+	"slipway/internal/shard"
+	"slipway/spooler/push"
+)
+
+var _ control.Reporter = (*Peer)(nil)
+
+// errNoPaths: file names are inside the batches, which a peer cannot read.
+var errNoPaths = errors.New("a replica peer knows no file names: ask on the volume's owner")
+
+// troubled is told of each failed attempt to send. A shard that this store has lost makes its batch one that it does not hold.
+func (v *volume) troubled(_ string, err error) {
+	var lost *push.LostShardError
+	if !errors.As(err, &lost) || !lost.Final() {
+		return
+	}
+	c := v.keep.Chain()
+	ctx, done := context.WithTimeout(context.Background(), time.Minute)
+	defer done()
+	for seq := c.Low; seq <= c.Head && seq > 0; seq++ {
+		b, _, err := v.keep.Load(ctx, &c, seq)
+		if err != nil || !introduces(&b.Envelope, lost.Shard.Digest) {
+			continue
+		}
+		cause := &intake.Refusal{Name: lost.Shard.Digest.Path(), Reason: "digest", Cause: lost}
+		if err := v.keep.Lost(ctx, seq, cause); err != nil {
+			v.p.log.Error("take back a batch", "volume", v.name, "batch", seq, "error", err)
+		}
+		return
+	}
+}
+
+func introduces(e *batch.Envelope, d shard.Digest) bool {
+	for _, o := range e.Introduces {
+		if o.Digest == d {
+			return true
+		}
+	}
+	return false
+}
+
+// Status tells how far every volume is.
+func (p *Peer) Status(context.Context) ([]control.Status, error) {
+	now := p.now()
+	var list []control.Status
+	for _, v := range p.all() {
+		list = append(list, v.status(now))
+	}
+	return list, nil
+}
+
+func (v *volume) status(now time.Time) control.Status {
+	s := v.keep.Standing()
+	st := control.Status{
+		Volume: v.name, Node: v.p.cfg.Node, Role: "peer", Epoch: uint32(s.Chain.Present().Epoch), HeadBatch: uint64(s.Acks.Head),
+		Complete: s.Chain.Complete, Waiting: s.Note, Spool: control.SpoolStatus{Bytes: v.p.used.Load(), Cap: v.p.cfg.Cap},
+		At: now, Daemon: control.Running,
+	}
+	own := control.StoreStatus{Name: v.p.cfg.Name, Kind: "replica", URL: v.keep.Dir, Batch: uint64(s.Acks.Head), State: s.Acks.Word(), Error: s.Fault}
+	if s.Fault != "" {
+		own.State = "refused"
+		st.Warnings = append(st.Warnings, s.Fault)
+	}
+	st.Stores = append(st.Stores, own)
+	if n := len(s.Acks.Refused); n > 0 {
+		last := s.Acks.Refused[n-1]
+		st.Warnings = append(st.Warnings, fmt.Sprintf("%d objects were refused, the last %s (%s): see %s/refused", n, last.Name, last.Reason, v.keep.Dir))
+	}
+	if s.Acks.Full {
+		st.Warnings = append(st.Warnings, "the store has reached its cap: raise peer.cap, or see why the backup hosts do not take more")
+	}
+	if snd := v.senderIfKnown(); snd != nil {
+		st.Sender = snd.Status()
+		there := snd.Report().There
+		st.Stores = append(st.Stores, control.StoreStatus{
+			Name: v.p.cfg.Cache.Name, Kind: "cache", URL: v.p.cfg.Cache.URL, Batch: uint64(there), State: cacheWord(&st.Sender),
+			LagBatches: max(0, int64(s.Acks.Head)-int64(there)),
+		})
+	}
+	return v.more(st)
+}
+
+func cacheWord(s *control.SenderStatus) string {
+	if s.Trouble != "" {
+		return "down"
+	}
+	return "ok"
+}
+
+// more adds what this node found out about backup hosts and damage.
+func (v *volume) more(st control.Status) control.Status {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, a := range v.stages {
+		if a.Kind == "backup" {
+			st.Stores = append(st.Stores, control.StoreStatus{
+				Name: a.Store, Kind: a.Kind, URL: a.URL, Batch: uint64(a.Head), State: a.Word(), Error: a.Error,
+				LagBatches: max(0, int64(st.HeadBatch)-int64(a.Head)),
+			})
+		}
+	}
+	for _, r := range v.rots {
+		what := "the good copy was put in its place"
+		if !r.Mended {
+			what = "it could not be replaced"
+		}
+		st.Warnings = append(st.Warnings, fmt.Sprintf("shard %s in the store of %s was damaged; it was sent from another copy, and %s: look after the disk",
+			r.Shard.Digest, v.p.cfg.Node, what))
+	}
+	return st
+}
+
+// Batches lists a volume's batches (all volumes' for "") from a sequence number on.
+func (p *Peer) Batches(ctx context.Context, volume string, from uint64, limit int) (rows []control.BatchRow, err error) {
+	if limit <= 0 {
+		limit = 10_000
+	}
+	for _, v := range p.all() {
+		if volume != "" && v.name != volume {
+			continue
+		}
+		c := v.keep.Chain()
+		for seq := max(batch.Seq(from), c.Low); seq <= c.Head && c.Head > 0 && len(rows) < limit; seq++ {
+			b, _, err := v.keep.Load(ctx, &c, seq)
+			if err != nil {
+				return rows, err
+			}
+			rows = append(rows, v.row(&b.Envelope))
+		}
+	}
+	return rows, nil
+}
+
+func (v *volume) row(e *batch.Envelope) control.BatchRow {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	stage, copies := control.Replicated, 0
+	for _, a := range v.stages {
+		switch {
+		case a.Head < e.Last:
+		case a.Kind == "cache":
+			stage = max(stage, control.Cached)
+		case a.Kind == "backup":
+			copies++
+		}
+	}
+	if v.stored >= e.Last {
+		stage = control.Stored
+	}
+	return control.BatchRow{
+		Volume: v.name, Epoch: uint32(e.Epoch), Seq: uint64(e.Last), SealedAt: e.SealedAt, Files: e.Counts.Files, Bytes: e.Counts.Bytes,
+		Shards: len(e.Introduces), Stage: stage.String(), Copies: copies,
+	}
+}
+
+// Pending is empty: what is not sealed is on the owner.
+func (p *Peer) Pending(context.Context, int) ([]control.PendingRow, error) { return nil, nil }
+
+// Explain cannot answer for a path.
+func (p *Peer) Explain(context.Context, string) (control.Explained, error) {
+	return control.Explained{}, errNoPaths
+}
+
+// Barrier cannot either.
+func (p *Peer) Barrier(_ context.Context, b control.Barrier) (control.Barrier, error) {
+	return b, errNoPaths
+}
+
+// Do is the operator's word about who sends a volume: "pin", "drain", "release"; arg is volume/node.
+func (p *Peer) Do(ctx context.Context, verb, arg string) error {
+	name, node, _ := strings.Cut(arg, "/")
+	for _, v := range p.all() {
+		if v.name != name {
+			continue
+		}
+		s := v.senderIfKnown()
+		if s == nil {
+			return fmt.Errorf("volume %q: nothing has arrived here yet", name)
+		}
+		return s.Do(ctx, verb, node)
+	}
+	return fmt.Errorf("volume %q: %w", name, fs.ErrNotExist)
+}

@@ -1,0 +1,168 @@
+package peer
+
+import (
+	"context"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"slipway/internal/ack"
+	"slipway/internal/batch"
+	"slipway/internal/intake"
+	"slipway/internal/state"
+	"slipway/internal/store"
+	"slipway/spooler/push"
+	"slipway/spooler/sender"
+)
+
+// volume is one volume of another node.
+type volume struct {
+	p       *Peer
+	name    string
+	keep    *intake.Keeper
+	arrived chan struct{} // capacity one
+
+	mu     sync.Mutex     // guards what follows
+	sender *sender.Sender // nil until it is known whose volume it is
+	stored batch.Seq      // `copies` backup hosts have everything up to here
+	stages []ack.Acks
+	rots   []push.Rotten
+}
+
+func (p *Peer) newVolume(name string) *volume {
+	v := &volume{p: p, name: name, arrived: make(chan struct{}, 1)}
+	v.keep = &intake.Keeper{
+		Volume: intake.Volume{
+			Name: name, Dir: filepath.Join(p.cfg.Store, name), Store: store.Sub(p.root, name), Now: p.now,
+			Owners: p.cfg.Owners[name], Pins: intake.Pins(filepath.Join(p.cfg.State, "pins")),
+		},
+		Kind: "replica", StoreName: p.cfg.Name, URL: p.cfg.Store, State: filepath.Join(p.cfg.State, "volumes"),
+		Full: p.full, OnHead: v.headMoved, Log: p.log,
+	}
+	return v
+}
+
+// start runs the volume's loops.
+func (v *volume) start(ctx context.Context, g *errgroup.Group) {
+	g.Go(func() error {
+		sending := false
+		return every(ctx, listEvery, v.arrived, func() time.Duration {
+			again := v.ArriveOnce(ctx)
+			if s := v.senderIfKnown(); s != nil && !sending {
+				sending = true
+				g.Go(func() error { return s.Run(ctx) })
+			}
+			return again
+		})
+	})
+}
+
+// ArriveOnce takes what has come, and returns how soon to look again.
+func (v *volume) ArriveOnce(ctx context.Context) time.Duration {
+	again, err := v.keep.Arrive(ctx)
+	if err != nil && ctx.Err() == nil {
+		v.p.log.Error("check what arrived", "volume", v.name, "error", err)
+	}
+	c := v.keep.Chain()
+	if v.p.watch.Follow(&v.keep.Volume, &c) {
+		nudge(v.arrived) // something may have come before it was watched
+	}
+	return again
+}
+
+func (v *volume) headMoved() {
+	if s := v.senderIfKnown(); s != nil {
+		s.Wake()
+	}
+}
+
+// senderIfKnown returns this node's part in sending the volume; nil until a first batch has said whose it is.
+func (v *volume) senderIfKnown() *sender.Sender {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.sender == nil && v.keep.Head() > 0 {
+		v.sender = v.newSender()
+	}
+	return v.sender
+}
+
+func (v *volume) newSender() *sender.Sender {
+	p := v.p
+	cache := store.Sub(p.cache, v.name)
+	var others []sender.Place
+	var elsewhere []store.Store
+	for _, o := range p.others {
+		s := store.Sub(o.s, v.name)
+		others = append(others, sender.Place{Name: o.name, Store: s})
+		elsewhere = append(elsewhere, s)
+	}
+	pusher := push.New(push.Target{
+		Name: p.cfg.Cache.Name, Kind: "cache", URL: p.cfg.Cache.URL, Dest: cache, Own: v.keep.Store, Elsewhere: elsewhere,
+		Volume: state.Volume{Format: 1, Name: v.name, ID: v.keep.ID}, Log: history{v.keep}, Follower: true, RetryMax: 2 * time.Second,
+		OnAcks: func(_ string, list []ack.Acks) { v.acked(list) }, OnRotten: v.rotten, OnTrouble: v.troubled, Logger: p.log,
+	})
+	return sender.New(sender.Options{
+		Node: p.cfg.Node, VolumeID: v.keep.ID, Volume: v.name, Present: v.present, Own: v.keep.Store,
+		Cache: sender.Place{Name: p.cfg.Cache.Name, Store: cache}, Others: others, Pusher: pusher,
+		StaleAfter: p.cfg.StaleAfter, StallAfter: p.cfg.StallAfter, Step: p.cfg.Step, PreferAfter: p.cfg.PreferAfter,
+		OnThere: pusher.Seen, Now: p.now, Log: p.log,
+	})
+}
+
+func (v *volume) present() sender.Present {
+	c, n := v.keep.Chain(), v.keep.Naming()
+	return sender.Present{Epoch: c.Present().Epoch, Owner: n.Node, Peers: n.Peers, Held: v.keep.Head()}
+}
+
+// acked takes over what the acks on the cache say of the backup hosts.
+func (v *volume) acked(list []ack.Acks) {
+	stored := ack.Stored(list)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.stored, v.stages = stored, list
+}
+
+// drop removes the shards of what the backup hosts hold.
+func (v *volume) drop(ctx context.Context) {
+	v.mu.Lock()
+	stored := v.stored
+	v.mu.Unlock()
+	if err := v.keep.Drop(ctx, stored); err != nil && ctx.Err() == nil {
+		v.p.log.Error("drop what is stored", "volume", v.name, "error", err)
+	}
+}
+
+// maxRots bounds how many damaged shards are remembered.
+const maxRots = 100
+
+func (v *volume) rotten(r push.Rotten) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if len(v.rots) < maxRots {
+		v.rots = append(v.rots, r)
+	}
+}
+
+// history is the volume as this node holds it, for its pusher.
+type history struct{ k *intake.Keeper }
+
+// Bounds implements push.Log.
+func (h history) Bounds() (push.Bounds, error) {
+	c := h.k.Chain()
+	return push.Bounds{Epoch: c.Present().Epoch, Head: h.k.Head(), Base: c.Base}, nil
+}
+
+// Sealed implements push.Log.
+func (h history) Sealed(seq batch.Seq) (push.Batch, bool, error) {
+	c := h.k.Chain()
+	if seq < c.Low || seq > h.k.Head() || seq == 0 {
+		return push.Batch{}, false, nil
+	}
+	b, _, err := h.k.Load(context.Background(), &c, seq)
+	if err != nil {
+		return push.Batch{}, false, err
+	}
+	return push.Batch{Epoch: b.Envelope.Epoch, Seq: seq, Digest: b.Digest}, true, nil
+}
