@@ -18,13 +18,18 @@ import (
 const ownThread = "/proc/thread-self/ns/net"
 
 // namespace is a network namespace held open.
-type namespace struct{ file *os.File }
+type namespace struct {
+	file *os.File
+	name string // what the kernel calls it: "net:[4026532000]"
+}
 
 // newNamespace makes one; the calling goroutine stays where it is.
 func newNamespace() (namespace, error) {
 	var made namespace
 	err := away(func() error { return unix.Unshare(unix.CLONE_NEWNET) }, func() (err error) {
-		made.file, err = os.Open(ownThread)
+		if made.name, err = os.Readlink(ownThread); err == nil {
+			made.file, err = os.Open(ownThread)
+		}
 		return err
 	})
 	if err != nil {

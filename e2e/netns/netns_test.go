@@ -7,7 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -147,31 +147,34 @@ func TestLimit(t *testing.T) {
 	}
 }
 
-// TestIsolation: the thread comes back, processes stay where they were started, and nothing is left after Close.
+// TestIsolation: the thread comes back, processes stay where they were started, and nothing is left when they have ended.
 func TestIsolation(t *testing.T) {
 	here, err := os.Readlink(ownThread)
 	check(t, err)
 	n, err := New("alpha")
 	check(t, err)
-	there, err := os.Readlink(n.Node("alpha").Path())
-	check(t, err)
+	if inside := n.Inside(); len(inside) != 0 {
+		t.Errorf("in the new namespaces: %v", inside)
+	}
 	cmd := exec.Command("cat")
 	in, err := cmd.StdinPipe()
 	check(t, err)
-	check(t, n.Node("alpha").Do(cmd.Start))
+	check(t, n.Node("alpha").Do(func() error {
+		if inside := n.Inside(); !slices.Equal(inside, []int{os.Getpid()}) {
+			t.Errorf("in the namespaces while in one: %v", inside)
+		}
+		return cmd.Start()
+	}))
 	if got, err := os.Readlink(ownThread); err != nil || got != here {
 		t.Errorf("afterwards in %s (%v), was in %s", got, err, here)
 	}
-	if !lives(there) {
-		t.Error("the process is not in the namespace")
-	}
 	check(t, n.Close())
-	if !lives(there) {
-		t.Error("the namespace left its process")
+	if inside := n.Inside(); !slices.Equal(inside, []int{cmd.Process.Pid}) {
+		t.Errorf("in the namespaces: %v, want the process %d", inside, cmd.Process.Pid)
 	}
 	check(t, errors.Join(in.Close(), cmd.Wait()))
-	if lives(there) {
-		t.Error("the namespace outlives all its processes")
+	if inside := n.Inside(); len(inside) != 0 {
+		t.Errorf("left in the namespaces: %v", inside)
 	}
 	if n, err := New("alpha", "a name no interface can have"); err == nil {
 		check(t, n.Close())
@@ -179,17 +182,4 @@ func TestIsolation(t *testing.T) {
 	} else if !strings.Contains(err.Error(), "link add") {
 		t.Error(err)
 	}
-}
-
-// lives tells whether any process, or descriptor of this one, is in a namespace.
-func lives(name string) bool {
-	for _, pattern := range []string{"/proc/[0-9]*/task/*/ns/net", "/proc/self/fd/*"} {
-		links, _ := filepath.Glob(pattern) // the patterns are constants and right
-		for _, link := range links {
-			if target, err := os.Readlink(link); err == nil && target == name {
-				return true
-			}
-		}
-	}
-	return false
 }

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -13,6 +16,7 @@ import (
 type Network struct {
 	router namespace
 	nodes  map[string]*Node
+	made   []string // what the kernel calls the namespaces
 }
 
 // Node is one node: a namespace with an interface eth0 that leads to the router.
@@ -30,7 +34,7 @@ func New(names ...string) (*Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Network{router: router, nodes: map[string]*Node{}}
+	n := &Network{router: router, nodes: map[string]*Node{}, made: []string{router.name}}
 	err = n.router.do(func() error { return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0) })
 	if err == nil {
 		err = ip(n.router, "link set lo up")
@@ -54,6 +58,7 @@ func (n *Network) add(name string, number int) error {
 	}
 	node := &Node{Name: name, Addr: fmt.Sprintf("10.93.%d.2", number), gateway: fmt.Sprintf("10.93.%d.1", number), ns: ns}
 	n.nodes[name] = node
+	n.made = append(n.made, ns.name)
 	err = ip(n.router,
 		"link add "+name+" type veth peer name eth0 netns "+ns.path(),
 		"addr add "+node.gateway+"/30 dev "+name,
@@ -88,6 +93,22 @@ func (n *Node) Do(fn func() error) error { return n.ns.do(fn) }
 
 // Path is the namespace as a file, for `nsenter --net=PATH` while this process lives.
 func (n *Node) Path() string { return n.ns.path() }
+
+// Inside returns the processes that are in any of the network's namespaces. After Close, none means that the namespaces are gone.
+func (n *Network) Inside() []int {
+	var pids []int
+	tasks, _ := filepath.Glob("/proc/[0-9]*/task/*/ns/net") // the pattern is a constant and right
+	for _, task := range tasks {
+		where, err := os.Readlink(task)
+		if err != nil || !slices.Contains(n.made, where) {
+			continue // it has ended, or is elsewhere
+		}
+		if pid, err := strconv.Atoi(strings.Split(task, "/")[2]); err == nil && !slices.Contains(pids, pid) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
 
 // ip runs lines of ip(8) in a namespace.
 func ip(ns namespace, lines ...string) error { return batch(ns, "ip", lines) }
