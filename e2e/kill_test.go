@@ -189,7 +189,7 @@ func (s *site) child(verb string) []int {
 	return found
 }
 
-// children returns the processes below a parent whose command line has a word.
+// children returns the processes below a parent whose command line has a word, or all of them for "".
 func children(parent int, verb string) []int {
 	var out []int
 	dirs, _ := filepath.Glob("/proc/[0-9]*/stat")
@@ -203,7 +203,7 @@ func children(parent int, verb string) []int {
 			continue
 		}
 		args, err := os.ReadFile(filepath.Join(filepath.Dir(file), "cmdline"))
-		if err != nil || !strings.Contains(string(args), "\x00"+verb+"\x00") {
+		if err != nil || verb != "" && !strings.Contains(string(args), "\x00"+verb+"\x00") {
 			continue
 		}
 		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))

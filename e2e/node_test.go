@@ -12,14 +12,15 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
+	"slipway/e2e/netns"
 	"slipway/internal/sshd"
 )
 
-// site is one primary, one cache host and two backup hosts, each reached through its own sshd.
+// site is one primary (alpha), one cache host and two backup hosts, each reached through its own sshd. All of it shares this
+// machine's loopback, unless there is a network of nodes.
 type site struct {
 	t       *testing.T
 	dir     string
@@ -28,12 +29,14 @@ type site struct {
 	cacheCf string
 	source  string
 	mount   string
-	ident   string // identity file
-	known   string // known_hosts with every host's key
-	key     string // SSH key that every host accepts
+	ident   string         // identity file
+	known   string         // known_hosts with every host's key
+	key     string         // SSH key that every host accepts
+	net     *netns.Network // nil: this machine's own
 
 	primary *process
 	shipper *process
+	daemons map[string][]*process // by node, ended ones as well
 }
 
 // host is a machine with nothing but OpenSSH.
@@ -41,6 +44,7 @@ type host struct {
 	name string
 	data string // directory of its store
 	srv  *sshd.Server
+	down func() // ends the serving
 }
 
 func (h *host) url() string { return h.srv.URL(h.data) }
@@ -51,12 +55,23 @@ type siteOptions struct {
 	ship    string // the ship block of the cache's configuration, without "to"
 	primary string // further lines of the primary's configuration
 	plain   bool   // plain directories instead of SFTP
+
+	net      *netns.Network // hosts and daemons run on its nodes of their names, other commands on the node desk
+	hosts    []string       // default: cache1, vault1, vault2; a volume's replicas are among them
+	replicas []string       // in order
+	vaults   []string       // what the cache ships to and the primary names as backups; default: vault1, vault2
 }
 
 // newSite makes hosts, keys and configurations; nothing of slipway runs yet.
 func newSite(t *testing.T, opt siteOptions) *site {
 	t.Helper()
-	s := &site{t: t, dir: t.TempDir(), hosts: map[string]*host{}}
+	if opt.hosts == nil {
+		opt.hosts = []string{"cache1", "vault1", "vault2"}
+	}
+	if opt.vaults == nil {
+		opt.vaults = []string{"vault1", "vault2"}
+	}
+	s := &site{t: t, dir: t.TempDir(), hosts: map[string]*host{}, net: opt.net, daemons: map[string][]*process{}}
 	s.source = filepath.Join(s.dir, "projects")
 	s.mount = s.source
 	if !opt.inPlace {
@@ -65,15 +80,30 @@ func newSite(t *testing.T, opt siteOptions) *site {
 	}
 	must(t, os.Mkdir(s.source, 0o755))
 	s.known = filepath.Join(s.dir, "known_hosts")
-	for _, name := range []string{"cache1", "vault1", "vault2"} {
+	for _, name := range opt.hosts {
 		s.addHost(name)
 	}
+	s.writePrimaryConfig(opt)
+	s.writeCacheConfig(opt)
+	return s
+}
+
+// writePrimaryConfig has the volume made as an operator would.
+func (s *site) writePrimaryConfig(opt siteOptions) {
+	t := s.t
+	t.Helper()
 	s.ident = filepath.Join(s.dir, "projects.identity")
 	s.config = filepath.Join(s.dir, "alpha.yml")
-	s.slipway("init", "--volume", "projects", "--node", "alpha", "--source", s.source, "--mount", s.mount,
-		"--state", filepath.Join(s.dir, "state"), "--cache", "cache1="+s.url("cache1", opt), "--backup", "vault1="+s.url("vault1", opt),
-		"--backup", "vault2="+s.url("vault2", opt), "--ssh-key", s.key, "--known-hosts", s.known,
-		"--identity", s.ident, "--config", s.config)
+	args := []string{"init", "--volume", "projects", "--node", "alpha", "--source", s.source, "--mount", s.mount,
+		"--state", filepath.Join(s.dir, "state"), "--cache", "cache1=" + s.url("cache1", opt),
+		"--ssh-key", s.key, "--known-hosts", s.known, "--identity", s.ident, "--config", s.config}
+	for _, name := range opt.replicas {
+		args = append(args, "--replica", name+"="+s.url(name, opt))
+	}
+	for _, name := range opt.vaults {
+		args = append(args, "--backup", name+"="+s.url(name, opt))
+	}
+	s.slipway(args...)
 	if opt.primary != "" {
 		f, err := os.OpenFile(s.config, os.O_APPEND|os.O_WRONLY, 0)
 		must(t, err)
@@ -81,8 +111,14 @@ func newSite(t *testing.T, opt siteOptions) *site {
 		must(t, err)
 		must(t, f.Close())
 	}
-	s.writeCacheConfig(opt)
-	return s
+}
+
+// on runs fn where a node is: what it starts and opens belongs there. Without a network that is here.
+func (s *site) on(node string, fn func() error) error {
+	if s.net == nil {
+		return fn()
+	}
+	return s.net.Node(node).Do(fn)
 }
 
 func (s *site) url(name string, opt siteOptions) string {
@@ -102,6 +138,10 @@ func (s *site) addHostWith(name string, opt sshd.Options) {
 	t.Helper()
 	h := &host{name: name, data: filepath.Join(s.dir, name, "data")}
 	must(t, os.MkdirAll(h.data, 0o755))
+	if s.net != nil {
+		node := s.net.Node(name)
+		opt.Addr, opt.Within = node.Addr+":2222", node.Do
+	}
 	srv, err := sshd.Start(filepath.Join(s.dir, name, "sshd"), opt)
 	must(t, err)
 	h.srv = srv
@@ -119,26 +159,30 @@ func (s *site) addHostWith(name string, opt sshd.Options) {
 	s.serve(h)
 }
 
-// serve answers a host's connections until the test ends.
+// serve answers a host's connections until it is down or the test ends.
 func (s *site) serve(h *host) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- h.srv.Serve(ctx) }()
-	s.t.Cleanup(func() {
+	h.down = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
 			s.t.Errorf("sshd of %s: %v", h.name, err)
 		}
 	})
+	s.t.Cleanup(h.down)
 }
 
 func (s *site) writeCacheConfig(opt siteOptions) {
 	ship := opt.ship
 	if ship == "" {
-		ship = "  when: [{age: 0s}]\n  copies: 2\n"
+		ship = fmt.Sprintf("  when: [{age: 0s}]\n  copies: %d\n", len(opt.vaults))
 	}
-	text := fmt.Sprintf("node: cache1\nstore: %s\nstate: %s\nship:\n%s  to:\n    - {name: vault1, url: %q}\n    - {name: vault2, url: %q}\nssh: {key: %s, known_hosts: %s}\n",
-		s.hosts["cache1"].data, filepath.Join(s.dir, "cache-state"), ship, s.url("vault1", opt), s.url("vault2", opt), s.key, s.known)
+	text := fmt.Sprintf("node: cache1\nstore: %s\nstate: %s\nship:\n%s  to:\n", s.hosts["cache1"].data, filepath.Join(s.dir, "cache-state"), ship)
+	for _, name := range opt.vaults {
+		text += fmt.Sprintf("    - {name: %s, url: %q}\n", name, s.url(name, opt))
+	}
+	text += fmt.Sprintf("ssh: {key: %s, known_hosts: %s}\n", s.key, s.known)
 	s.cacheCf = filepath.Join(s.dir, "cache1.yml")
 	must(s.t, os.WriteFile(s.cacheCf, []byte(text), 0o600))
 }
@@ -151,13 +195,13 @@ func (s *site) start() {
 
 func (s *site) startPrimary() {
 	s.t.Helper()
-	s.primary = s.spawn("mount", "mount", "-c", s.config)
+	s.primary = s.spawn("alpha", "mount", "mount", "-c", s.config)
 	s.waitMounted()
 }
 
 func (s *site) startShipper() {
 	s.t.Helper()
-	s.shipper = s.spawn("ship", "ship", "-c", s.cacheCf)
+	s.shipper = s.spawn("cache1", "ship", "ship", "-c", s.cacheCf)
 }
 
 // waitMounted returns when the mount answers and is slipway's.
@@ -197,32 +241,39 @@ func (s *site) slipway(args ...string) string {
 // try runs a command and returns its output (both streams) and exit code.
 func (s *site) try(args ...string) (string, int) {
 	s.t.Helper()
+	return s.tryOn(desk, args...)
+}
+
+// tryOn is try on a node.
+func (s *site) tryOn(node string, args ...string) (string, int) {
+	s.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, args...)
-	out, err := cmd.CombinedOutput()
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := s.on(node, cmd.Run)
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
-		return string(out), exit.ExitCode()
+		return out.String(), exit.ExitCode()
 	}
 	if err != nil {
-		s.t.Fatalf("slipway %s: %v\n%s", strings.Join(args, " "), err, out)
+		s.t.Fatalf("slipway %s: %v\n%s", strings.Join(args, " "), err, out.String())
 	}
-	return string(out), 0
+	return out.String(), 0
 }
 
 // jsonLines runs a command with --json and returns its lines.
 func (s *site) jsonLines(args ...string) []map[string]any {
 	s.t.Helper()
 	cmd := exec.Command(binary, append(args, "--json")...)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		s.t.Fatalf("slipway %s --json: %v\n%s%s", strings.Join(args, " "), err, out, stderr.String())
+	var out, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &stderr
+	if err := s.on(desk, cmd.Run); err != nil {
+		s.t.Fatalf("slipway %s --json: %v\n%s%s", strings.Join(args, " "), err, out.String(), stderr.String())
 	}
 	var rows []map[string]any
-	sc := bufio.NewScanner(bytes.NewReader(out))
+	sc := bufio.NewScanner(&out)
 	sc.Buffer(nil, 1<<20)
 	for sc.Scan() {
 		var row map[string]any
@@ -253,6 +304,11 @@ func (s *site) restore(from string, more ...string) string {
 // eventually looks until what is waited for has come; events wake nobody here, since the other side is another process.
 func (s *site) eventually(within time.Duration, what string, look func() error) {
 	s.t.Helper()
+	eventually(s.t, within, what, look)
+}
+
+func eventually(t *testing.T, within time.Duration, what string, look func() error) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -264,106 +320,8 @@ func (s *site) eventually(within time.Duration, what string, look func() error) 
 		}
 		select {
 		case <-ctx.Done():
-			s.t.Fatalf("waited %v for %s: %v", within, what, err)
+			t.Fatalf("waited %v for %s: %v", within, what, err)
 		case <-tick.C:
 		}
-	}
-}
-
-// process is one slipway daemon, in a process group of its own.
-type process struct {
-	name string
-	cmd  *exec.Cmd
-	done chan struct{}
-	err  error
-	log  *lockedBuffer
-}
-
-// lockedBuffer keeps a daemon's output for the report of a failed test.
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
-func (s *site) spawn(name string, args ...string) *process {
-	s.t.Helper()
-	p := &process{name: name, cmd: exec.Command(binary, args...), done: make(chan struct{}), log: &lockedBuffer{}}
-	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	must(s.t, p.cmd.Start())
-	go func() {
-		p.err = p.cmd.Wait()
-		close(p.done)
-	}()
-	s.t.Cleanup(func() {
-		p.end(20 * time.Second)
-		_ = syscall.Unmount(s.mount, syscall.MNT_DETACH) // a test that failed may leave it
-		if s.t.Failed() {
-			s.t.Logf("output of %s:\n%s", name, tail(p.log.String(), 60))
-		}
-	})
-	return p
-}
-
-// alive is an error once the process has ended.
-func (p *process) alive() error {
-	select {
-	case <-p.done:
-		return fmt.Errorf("%s has ended: %w\n%s", p.name, p.err, tail(p.log.String(), 20))
-	default:
-		return fmt.Errorf("%s is not ready yet", p.name)
-	}
-}
-
-// stop ends the process with SIGTERM and expects exit code 0.
-func (p *process) stop(t *testing.T) {
-	t.Helper()
-	if !p.end(30 * time.Second) {
-		t.Fatalf("%s did not end within 30 s of SIGTERM\n%s", p.name, tail(p.log.String(), 40))
-	}
-	if p.err != nil {
-		t.Fatalf("%s ended with %v\n%s", p.name, p.err, tail(p.log.String(), 40))
-	}
-}
-
-// end asks the process to end and kills its group when it does not.
-func (p *process) end(within time.Duration) bool {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended already
-	timer := time.NewTimer(within)
-	defer timer.Stop()
-	select {
-	case <-p.done:
-		return true
-	case <-timer.C:
-		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
-		<-p.done
-		return false
-	}
-}
-
-func tail(s string, n int) string {
-	lines := strings.Split(strings.TrimRight(s, "\n"), "\n")
-	if len(lines) > n {
-		lines = lines[len(lines)-n:]
-	}
-	return strings.Join(lines, "\n")
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
 	}
 }

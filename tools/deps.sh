@@ -6,7 +6,7 @@ verb=${1:?check or install}; set=${2:-test}
 # command → package that brings it
 demo=(sshd:openssh-server ssh-keygen:openssh-client /usr/lib/openssh/sftp-server:openssh-sftp-server)
 test=("${demo[@]}" age:age zstd:zstd jq:jq setfacl:acl setfattr:attr setcap:libcap2-bin strace:strace
-      mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs losetup:mount ps:procps)
+      mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs losetup:mount ps:procps ip:iproute2)
 bench=("${test[@]}" restic:restic lsyncd:lsyncd rsync:rsync)
 declare -n want=$set
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,44 +16,64 @@ import (
 
 // run starts one sshd and returns when it has ended; at the end of ctx it is killed with all its children. It takes conn,
 // which may be nil, as the connection to serve, and closes it.
-func (s *Server) run(ctx context.Context, conn *os.File, args ...string) error {
-	// The parent-death signal comes when the *thread* that started the child ends, so that thread stays ours until then.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	cmd := exec.Command(s.binary, append(args, "-f", s.path("sshd_config"), "-E", s.path("log"))...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+func (s *Server) run(ctx context.Context, conn net.Conn, args ...string) error {
 	if conn != nil {
-		cmd.Stdin, cmd.Stdout = conn, conn
+		defer func() { _ = conn.Close() }() // its sshd is gone
 	}
-	err := cmd.Start()
-	if conn != nil {
-		err = errors.Join(err, conn.Close())
+	return s.within(func() error {
+		// The parent-death signal comes when the *thread* that started the child ends, so that thread stays ours until then.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		cmd := exec.Command(s.binary, append(args, "-f", s.path("sshd_config"), "-E", s.path("log"))...)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+		if err := launch(cmd, conn); err != nil {
+			return err
+		}
+		s.note(cmd.Process.Pid, conn)
+		defer s.forget(cmd.Process.Pid, conn)
+		defer context.AfterFunc(ctx, func() { killTree(cmd.Process.Pid) })()
+		return cmd.Wait()
+	})
+}
+
+// launch starts a command with a connection, if there is one, as its standard input and output.
+func launch(cmd *exec.Cmd, conn net.Conn) error {
+	if conn == nil {
+		return cmd.Start()
 	}
+	file, err := conn.(*net.TCPConn).File()
 	if err != nil {
 		return err
 	}
-	s.note(cmd.Process.Pid, true)
-	defer s.note(cmd.Process.Pid, false)
-	defer context.AfterFunc(ctx, func() { killTree(cmd.Process.Pid) })()
-	return cmd.Wait()
+	cmd.Stdin, cmd.Stdout = file, file
+	return errors.Join(cmd.Start(), file.Close())
 }
 
-func (s *Server) note(pid int, alive bool) {
+func (s *Server) note(pid int, conn net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if alive {
-		s.running[pid] = struct{}{}
-	} else {
-		delete(s.running, pid)
+	s.running[pid] = conn
+}
+
+// forget strikes a process off and keeps the count of its connection.
+func (s *Server) forget(pid int, conn net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.running, pid)
+	if conn != nil {
+		s.ended[client(conn)] = s.ended[client(conn)].plus(measure(conn))
 	}
 }
 
-// Sessions returns the process ids of the live sshd processes (parents and privilege-separated children).
-func (s *Server) Sessions() []int {
+// Sessions returns the process ids of the live sshd processes (parents and privilege-separated children): all, or those
+// that serve the given client addresses.
+func (s *Server) Sessions(clients ...string) []int {
 	s.mu.Lock()
 	var roots []int
-	for pid := range s.running {
-		roots = append(roots, pid)
+	for pid, conn := range s.running {
+		if len(clients) == 0 || conn != nil && slices.Contains(clients, client(conn)) {
+			roots = append(roots, pid)
+		}
 	}
 	s.mu.Unlock()
 	return descendants(roots...)

@@ -1,4 +1,4 @@
-// Package sshd runs a throw-away OpenSSH server on loopback, for demo and tests: a listener of its own on 127.0.0.1, one
+// Package sshd runs a throw-away OpenSSH server, for demo and tests: a listener of its own, on 127.0.0.1 unless told otherwise, one
 // `sshd -i` a connection, a host key and a client key made below one directory, SFTP only. The account is the user running
 // this process, restricted as docs tell operators to restrict the accounts of a store: umask 0007, no removal, no SETSTAT.
 //
@@ -27,17 +27,19 @@ const denied = "remove,rmdir,setstat,fsetstat,lsetstat,symlink,hardlink,copy-dat
 // Server is one throw-away server.
 type Server struct {
 	Dir        string // its own directory: keys, sshd_config, log
-	Addr       string // 127.0.0.1:port
+	Addr       string // address:port
 	KeyFile    string // client key that it accepts
 	KnownHosts string // known_hosts file with its host key
 	User       string // the account: the user running this process
 
 	binary string
 	whole  bool
+	within func(func() error) error
 
-	mu       sync.Mutex
-	listener net.Listener     // nil while not serving and after Serve has ended
-	running  map[int]struct{} // process ids of the sshd processes started here
+	mu       sync.Mutex         // guards what follows
+	listener net.Listener       // nil while not serving and after Serve has ended
+	running  map[int]net.Conn   // the sshd processes started here, by process id; no connection with a whole sshd
+	ended    map[string]Traffic // by client address, of connections that have ended
 }
 
 // Options may be zero.
@@ -48,6 +50,9 @@ type Options struct {
 	ReadOnly bool     // the account of a primary on a backup host
 	AllowAll bool     // refuse nothing, for other programs that change attributes (restic)
 	Trace    bool     // sftp-server as a program, writing one line for each request to the file trace (needs a login shell)
+
+	Addr   string                   // address and port to listen on; default: loopback, a free port
+	Within func(func() error) error // runs what it is given where listener and sshd processes belong (a network namespace); default: here
 }
 
 // Find returns the path of sshd, or an error that says which package has it.
@@ -70,10 +75,11 @@ func Start(dir string, opt Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start sshd: %w", err)
 	}
-	if s.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+	listener, err := s.listen()
+	if err != nil {
 		return nil, fmt.Errorf("start sshd: %w", err)
 	}
-	s.Addr = s.listener.Addr().String()
+	s.Addr = listener.Addr().String()
 	if err := s.configure(opt); err != nil {
 		return nil, fmt.Errorf("start sshd: %w", errors.Join(err, s.Close()))
 	}
@@ -101,14 +107,20 @@ func newServer(dir string, opt Options) (*Server, error) {
 		}
 	}
 	s := &Server{Dir: dir, User: account.Username, KeyFile: opt.KeyFile, KnownHosts: filepath.Join(dir, "known_hosts"),
-		binary: binary, whole: opt.Whole, running: map[int]struct{}{}}
+		Addr: opt.Addr, binary: binary, whole: opt.Whole, within: opt.Within, running: map[int]net.Conn{}, ended: map[string]Traffic{}}
 	if s.KeyFile == "" {
 		s.KeyFile = filepath.Join(dir, "client_key")
+	}
+	if s.Addr == "" {
+		s.Addr = "127.0.0.1:0"
+	}
+	if s.within == nil {
+		s.within = func(fn func() error) error { return fn() }
 	}
 	return s, nil
 }
 
-// URL returns "sftp://user@127.0.0.1:port" + path.
+// URL returns "sftp://user@address:port" + path.
 func (s *Server) URL(path string) string { return "sftp://" + s.User + "@" + s.Addr + path }
 
 // Close frees the address of a server that is not to be served (any more).
@@ -145,9 +157,11 @@ func (s *Server) listen() (net.Listener, error) {
 	if s.listener != nil {
 		return s.listener, nil
 	}
-	listener, err := net.Listen("tcp", s.Addr)
-	s.listener = listener
-	return listener, err
+	err := s.within(func() (err error) {
+		s.listener, err = net.Listen("tcp", s.Addr)
+		return err
+	})
+	return s.listener, err
 }
 
 func (s *Server) servePerConnection(ctx context.Context) error {
@@ -167,19 +181,10 @@ func (s *Server) servePerConnection(ctx context.Context) error {
 		}
 		sessions.Go(func() error {
 			// A session that ends badly is in the log file and concerns its client only.
-			_ = s.serveConn(ctx, conn)
+			_ = s.run(ctx, conn, "-i")
 			return nil
 		})
 	}
-}
-
-// serveConn lets one `sshd -i` have the connection as its standard input and output.
-func (s *Server) serveConn(ctx context.Context, conn net.Conn) error {
-	file, err := conn.(*net.TCPConn).File()
-	if err := errors.Join(err, conn.Close()); err != nil {
-		return err
-	}
-	return s.run(ctx, file, "-i")
 }
 
 // serveWhole runs one ordinary sshd on the address. Between the closing of our listener and its own another process could

@@ -210,3 +210,40 @@ func TestStartAgainKeepsKeys(t *testing.T) {
 		t.Fatalf("host key changed:\n%s\n%s", hostKeys[0], hostKeys[1])
 	}
 }
+
+func TestTraffic(t *testing.T) {
+	s := start(t, Options{})
+	stop := serve(t, s)
+	local := filepath.Join(t.TempDir(), "local")
+	const size = 3 << 20
+	if err := os.WriteFile(local, bytes.Repeat([]byte("0123456789abcdef"), size/16), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if out, err := sftp(t, s, s.KeyFile, "put "+local+" "+filepath.Join(t.TempDir(), "remote")+"\n"); err != nil {
+			t.Fatalf("put: %v\n%s", err, out)
+		}
+	}
+	idle, err := net.Dial("tcp", s.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = idle.Close() }()
+	if _, err := idle.Read(make([]byte, 8)); err != nil {
+		t.Fatal(err)
+	}
+	if s.Sessions("192.0.2.1") != nil || len(s.Sessions("127.0.0.1")) == 0 {
+		t.Errorf("sessions of a stranger %v, of this host %v", s.Sessions("192.0.2.1"), s.Sessions("127.0.0.1"))
+	}
+	live := s.Traffic("127.0.0.1")
+	if live.Connections != 3 || live.In < 2*size || live.In > 2*size+size/4 || live.Out <= 0 || live.Out > size/4 {
+		t.Errorf("two files of %d bytes in and a third connection: %+v", size, live)
+	}
+	stop()
+	if after := s.Traffic("127.0.0.1"); after.Connections != 3 || after.In < live.In {
+		t.Errorf("before the end %+v, after it %+v", live, after)
+	}
+	if stranger := s.Traffic("192.0.2.1"); stranger != (Traffic{}) {
+		t.Errorf("a stranger: %+v", stranger)
+	}
+}
