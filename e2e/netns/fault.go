@@ -10,14 +10,17 @@ func (n *Network) Down(name string) error { return ip(n.router, "link set "+name
 func (n *Network) Up(name string) error { return ip(n.router, "link set "+name+" up") }
 
 // Drop loses every packet that one node sends to another, and tells nobody. It is one way: answers may still arrive.
-func (n *Network) Drop(from, to string) error { return n.rule("add", from, to) }
+func (n *Network) Drop(from, to string) error { return n.rule("add", "blackhole", from, to) }
 
 // Pass ends what Drop began.
-func (n *Network) Pass(from, to string) error { return n.rule("del", from, to) }
+func (n *Network) Pass(from, to string) error { return n.rule("del", "blackhole", from, to) }
+
+// Refuse refuses every packet that one node sends to another, and says so: connecting fails at once.
+func (n *Network) Refuse(from, to string) error { return n.rule("add", "unreachable", from, to) }
 
 // rule has the router decide by both addresses, before it looks where the packet would go.
-func (n *Network) rule(verb, from, to string) error {
-	return ip(n.router, fmt.Sprintf("rule %s from %s to %s blackhole", verb, n.nodes[from].Addr, n.nodes[to].Addr))
+func (n *Network) rule(verb, action, from, to string) error {
+	return ip(n.router, fmt.Sprintf("rule %s from %s to %s %s", verb, n.nodes[from].Addr, n.nodes[to].Addr, action))
 }
 
 // A link that is slow has a queue of a quarter of a second (tbf), so that what waits there is soon gone when it is fast again.

@@ -3,8 +3,9 @@ package store
 import "sync"
 
 // Confirmed returns how many bytes of objects being published the other side has confirmed so far, shards on their way
-// included: over SFTP what the server's kernel acknowledged, in a directory what is durable there. It never goes back while s
-// is open, and tells a slow line, on which it moves, from one that delivers nothing. 0 for a store that cannot tell.
+// included: over SFTP what the server's kernel had acknowledged at the last answer of its sftp-server, and a little beyond; in a
+// directory what is durable there. It never goes back while s is open, and tells a slow line, on which it moves, from one that
+// delivers nothing, and from a server that has stopped behind a kernel that still takes what comes. 0 for a store that cannot tell.
 func Confirmed(s Store) int64 {
 	d, ok := s.(described)
 	if !ok {
@@ -12,6 +13,10 @@ func Confirmed(s Store) int64 {
 	}
 	return d.confirmed()
 }
+
+// beyondAnswer is how much counts that was acknowledged by the server's kernel alone: the largest packet, whose answer takes long
+// on a slow line.
+const beyondAnswer = 256 << 10
 
 // tally counts confirmed bytes. Safe for concurrent use.
 type tally struct {
@@ -35,7 +40,9 @@ func (t *tally) follow(c *conn) (done func()) {
 	if t.running == nil {
 		t.running = map[*conn]uint64{}
 	}
-	t.running[c] = c.wire.acked()
+	began := c.wire.acked()
+	c.answers.acked.Store(began)
+	t.running[c] = began
 	return func() {
 		acked := c.wire.acked()
 		t.mu.Lock()
@@ -54,7 +61,7 @@ func (t *tally) sum() int64 {
 	defer t.mu.Unlock()
 	sum := t.total
 	for c, began := range t.running {
-		if acked := c.wire.acked(); acked > began {
+		if acked := min(c.wire.acked(), c.answers.acked.Load()+beyondAnswer); acked > began {
 			sum += int64(acked - began)
 		}
 	}

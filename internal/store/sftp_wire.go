@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -156,9 +157,10 @@ func (w *watch) check() {
 
 // answers is SFTP's stream from the server.
 type answers struct {
-	r    io.Reader
-	w    *watch
-	fail func(cause error)
+	r     io.Reader
+	w     *watch
+	fail  func(cause error)
+	acked atomic.Uint64 // what the server's kernel had acknowledged at the last answer
 
 	mu   sync.Mutex
 	left int64 // bytes that may still come, when bounded
@@ -171,6 +173,7 @@ func (a *answers) Read(b []byte) (int, error) {
 	n, err := a.r.Read(b)
 	if n > 0 {
 		a.w.progress()
+		a.acked.Store(a.w.acked())
 	}
 	if err != nil {
 		a.fail(err) // sftp-server has ended, though SSH may live on

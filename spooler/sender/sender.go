@@ -82,9 +82,10 @@ type Sender struct {
 
 // Intervals of looking.
 const (
-	lookBusy = time.Second     // at the cache, while something is undelivered or about to change
-	lookIdle = 5 * time.Second // otherwise: an operator's claim has to be found
-	tellEach = time.Second     // progress, while something is undelivered
+	lookBusy  = 500 * time.Millisecond // at the cache, while something is undelivered or about to change
+	lookIdle  = 5 * time.Second        // otherwise: an operator's claim has to be found
+	tellEach  = time.Second            // progress, while something is undelivered
+	tellMoved = 400 * time.Millisecond // progress that shows that something was delivered since the last
 )
 
 // New makes a Sender. Nothing is started and nobody is contacted.

@@ -68,7 +68,7 @@ func (s *Sender) ComposeOnce() bool {
 	switch {
 	case s.state != Sending && was.State != progress.Sending && was.State != progress.Failing:
 		return false
-	case next.State == was.State && next.Term == was.Term && (!open || since < tellEach):
+	case next.State == was.State && next.Term == was.Term && (!open || since < pace(&next, was)):
 		return false
 	case was.Number == 0 && next.State == progress.Idle:
 		return false
@@ -78,6 +78,14 @@ func (s *Sender) ComposeOnce() bool {
 	}
 	s.told = next
 	return true
+}
+
+// pace returns how long after the last file the next one is due: sooner when it has something to tell.
+func pace(next, was *progress.Progress) time.Duration {
+	if next.Bytes > was.Bytes || next.Delivered > was.Delivered || next.Shards != was.Shards {
+		return tellMoved
+	}
+	return tellEach
 }
 
 // stateOf puts a pusher's state into a progress file's word.
