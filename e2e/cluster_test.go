@@ -15,7 +15,7 @@ import (
 // cluster is a site whose nodes are apart: each has a network namespace, its own address, an SSH server and its own daemons.
 //
 //	alpha           owner and primary; c.startPrimary()
-//	bravo, charlie  replica peers, in this order; c.startPeer(node)
+//	bravo, charlie  replica peers, in this order; c.spawn(node, "peer of "+node, "peer", "-c", c.peerConfig(node))
 //	cache1          c.startShipper()
 //	vault1, vault2  backup hosts
 //	desk            where commands are run that belong to no node (c.slipway, c.restore); no server
@@ -93,12 +93,6 @@ func (c *cluster) writePeerConfig(node string) {
 	}
 	text += fmt.Sprintf("ssh: {key: %s, known_hosts: %s}\n", c.key, c.known)
 	must(c.t, os.WriteFile(c.peerConfig(node), []byte(text), 0o600))
-}
-
-// startPeer runs a replica peer's daemon.
-func (c *cluster) startPeer(node string) *process {
-	c.t.Helper()
-	return c.spawn(node, "peer on "+node, "peer", "-c", c.peerConfig(node))
 }
 
 // traffic is what one node has sent to another's SSH server and got from it. Bytes count when they have arrived there, each

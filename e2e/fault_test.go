@@ -143,10 +143,10 @@ func (c *cluster) powerOff(node string) {
 	pids := c.pids(node, daemons)
 	c.send(syscall.SIGKILL, pids...)
 	c.hosts[node].down()
-	for _, p := range c.daemons[node] {
-		<-p.done
-	}
 	c.eventually(20*time.Second, "the processes of "+node+" to end", func() error {
+		if left := c.pids(node, daemons); len(left) > 0 {
+			return fmt.Errorf("processes %v are there", left)
+		}
 		for _, pid := range pids {
 			if running(pid) {
 				return fmt.Errorf("process %d is there", pid)

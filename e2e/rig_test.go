@@ -87,12 +87,12 @@ func (c *cluster) waitsForCable(r *rand.Rand) {
 // isSlow: three destinations share alpha's link.
 func (c *cluster) isSlow(r *rand.Rand) {
 	c.t.Helper()
-	const size, rate = 256 << 10, 1 << 20
+	const size, rate = 512 << 10, 1 << 20
 	c.slow("alpha", rate)
 	began := time.Now()
 	c.write(r, "third", size)
 	c.wait("cached")
-	if took := time.Since(began); took < 3*size*time.Second/rate*7/10 {
+	if took := time.Since(began); took < 3*size*time.Second/rate*8/10 {
 		c.t.Errorf("three times %d bytes at %d a second took %v", size, rate, took)
 	}
 	c.slow("alpha", 0)

@@ -3,6 +3,7 @@ package netns
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -23,30 +24,45 @@ func pair(t *testing.T) (*Network, net.Conn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { check(t, n.Close()) })
+	n.serve(t, "bravo", 7, func(conn net.Conn) error {
+		_, err := io.Copy(conn, conn)
+		return err
+	})
+	return n, open(t, n, 7)
+}
+
+// serve answers connections to a node, one function call each.
+func (n *Network) serve(t *testing.T, node string, port int, answer func(net.Conn) error) {
+	t.Helper()
 	var listener net.Listener
-	check(t, n.Node("bravo").Do(func() (err error) {
-		listener, err = net.Listen("tcp", n.Node("bravo").Addr+":7")
+	check(t, n.Node(node).Do(func() (err error) {
+		listener, err = net.Listen("tcp", fmt.Sprintf("%s:%d", n.Node(node).Addr, port))
 		return err
 	}))
-	var echo errgroup.Group
-	echo.Go(func() error {
+	var all errgroup.Group
+	all.Go(func() error {
 		for {
 			conn, err := listener.Accept()
 			if err != nil {
 				return nil // closed below
 			}
-			echo.Go(func() error {
+			all.Go(func() error {
 				_ = conn.SetDeadline(time.Now().Add(20 * time.Second)) // a failed test may leave the client unable to say good-bye
-				_, _ = io.Copy(conn, conn)                             // ends with the client
+				_ = answer(conn)                                       // the client says what is wrong
 				return conn.Close()
 			})
 		}
 	})
-	t.Cleanup(func() { check(t, errors.Join(listener.Close(), echo.Wait())) })
-	conn, err := dial(n, "alpha", "bravo", 5*time.Second)
+	t.Cleanup(func() { check(t, errors.Join(listener.Close(), all.Wait())) })
+}
+
+// open connects alpha to bravo.
+func open(t *testing.T, n *Network, port int) net.Conn {
+	t.Helper()
+	conn, err := dial(n, port, 5*time.Second)
 	check(t, err)
 	t.Cleanup(func() { check(t, conn.Close()) })
-	return n, conn
+	return conn
 }
 
 func check(t *testing.T, err error) {
@@ -56,11 +72,11 @@ func check(t *testing.T, err error) {
 	}
 }
 
-func dial(n *Network, from, to string, within time.Duration) (conn net.Conn, err error) {
-	err = n.Node(from).Do(func() (err error) {
+func dial(n *Network, port int, within time.Duration) (conn net.Conn, err error) {
+	err = n.Node("alpha").Do(func() (err error) {
 		// An address, not a name: several addresses would be tried by goroutines of the dialer's own, on other threads.
 		dialer := net.Dialer{Timeout: within}
-		conn, err = dialer.DialContext(context.Background(), "tcp4", n.Node(to).Addr+":7")
+		conn, err = dialer.DialContext(context.Background(), "tcp4", fmt.Sprintf("%s:%d", n.Node("bravo").Addr, port))
 		return err
 	})
 	return conn, err
@@ -80,7 +96,7 @@ func echo(t *testing.T, conn net.Conn, within time.Duration) error {
 func silence(t *testing.T, n *Network) {
 	t.Helper()
 	var timeout net.Error
-	if _, err := dial(n, "alpha", "bravo", 300*time.Millisecond); !errors.As(err, &timeout) || !timeout.Timeout() {
+	if _, err := dial(n, 7, 300*time.Millisecond); !errors.As(err, &timeout) || !timeout.Timeout() {
 		t.Fatalf("a new connection: %v; want silence", err)
 	}
 }
@@ -113,37 +129,46 @@ func TestCable(t *testing.T) {
 	n, conn := pair(t)
 	check(t, echo(t, conn, 5*time.Second))
 	check(t, n.Down("bravo"))
+	silence(t, n) // first of all: the router's answers, if it gave any, would soon be limited
 	if err := echo(t, conn, 300*time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Fatalf("without a cable: %v", err)
 	}
-	silence(t, n)
 	check(t, n.Up("bravo"))
 	check(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
 	check(t, hear(conn))
 }
 
+// TestLimit sends from alpha to bravo, with alpha's sending limited, then bravo's receiving.
 func TestLimit(t *testing.T) {
-	n, conn := pair(t)
 	const size, rate = 256 << 10, 512 << 10
+	n, _ := pair(t)
+	n.serve(t, "bravo", 9, func(conn net.Conn) error {
+		for {
+			if _, err := io.CopyN(io.Discard, conn, size); err != nil {
+				return err
+			}
+			if _, err := conn.Write([]byte("done")); err != nil {
+				return err
+			}
+		}
+	})
+	conn := open(t, n, 9)
 	there := func() time.Duration {
 		began := time.Now()
 		check(t, conn.SetDeadline(began.Add(20*time.Second)))
-		var g errgroup.Group
-		g.Go(func() error {
-			_, err := conn.Write(make([]byte, size))
-			return err
-		})
-		_, err := io.CopyN(io.Discard, conn, size)
-		check(t, errors.Join(err, g.Wait()))
+		_, err := conn.Write(make([]byte, size))
+		check(t, errors.Join(err, hear(conn)))
 		return time.Since(began)
 	}
-	check(t, n.Limit("alpha", rate))
-	if took := there(); took < time.Second*(size-2*burst)/rate {
-		t.Errorf("%d bytes at %d a second took %v", size, rate, took)
-	}
-	check(t, n.Limit("alpha", 0))
-	if took := there(); took > 200*time.Millisecond {
-		t.Errorf("%d bytes without a limit took %v", size, took)
+	for _, node := range []string{"alpha", "bravo"} {
+		check(t, n.Limit(node, rate))
+		if took := there(); took < time.Second*(size-2*burst)/rate {
+			t.Errorf("%s: %d bytes at %d a second took %v", node, size, rate, took)
+		}
+		check(t, n.Limit(node, 0))
+		if took := there(); took > 200*time.Millisecond {
+			t.Errorf("%s: %d bytes without a limit took %v", node, size, took)
+		}
 	}
 }
 
