@@ -206,8 +206,8 @@ func (r *run) begin(root int) error {
 	return nil
 }
 
-// stops tells whether an error ends the whole restore: no place, no store, or the caller's wish.
-func stops(err error) bool {
+// Stops tells whether an error ends the whole restore: no place, no store, or the caller's wish.
+func Stops(err error) bool {
 	list := []error{context.Canceled, context.DeadlineExceeded, store.ErrTemporary, chain.ErrIdentity}
 	var read *content.Error
 	if !errors.As(err, &read) {
@@ -218,7 +218,7 @@ func stops(err error) bool {
 
 // fail notes a failure, or returns the error if it ends the restore.
 func (r *run) fail(path string, err error) error {
-	if stops(err) {
+	if Stops(err) {
 		return fmt.Errorf("%q: %w", path, err)
 	}
 	r.mu.Lock()

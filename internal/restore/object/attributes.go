@@ -37,7 +37,8 @@ func (o Object) setxattr(name string, value []byte) error {
 	return unix.Fsetxattr(o.FD, name, value, 0)
 }
 
-func (o Object) removexattr(name string) error {
+// RemoveXattr removes an extended attribute.
+func (o Object) RemoveXattr(name string) error {
 	if o.ByPath {
 		return unix.Removexattr(o.proc(), name)
 	}
@@ -120,7 +121,7 @@ func (m *Maker) setXattrs(o Object, in *batch.Inode, path string) error {
 	}
 	for _, name := range inherited {
 		if _, wanted := in.Xattrs[name]; !wanted && in.Mode&unix.S_IFMT != unix.S_IFLNK {
-			if err := o.removexattr(name); err != nil && !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.EOPNOTSUPP) {
+			if err := o.RemoveXattr(name); err != nil && !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.EOPNOTSUPP) {
 				return fmt.Errorf("remove %s: %w", name, err)
 			}
 		}
