@@ -218,6 +218,9 @@ func (a *applier) replace(fd int, m *move, last bool) error {
 			return err
 		}
 	}
+	if err := a.t.at("replace"); err != nil {
+		return err
+	}
 	return unix.Renameat(a.stage, from, fd, m.At.Name)
 }
 

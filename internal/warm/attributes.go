@@ -112,7 +112,8 @@ func (a *applier) find(id batch.FileID) (now seen, ok bool, err error) {
 		now, err = look(fd, sub)
 		return err
 	}))
-	if err == nil && now.Mode&unix.S_IFMT != in.Mode&unix.S_IFMT {
+	other := !in.Ident.IsZero() && in.Ident != now.ident() // of a new object nothing is known yet
+	if err == nil && (other || now.Mode&unix.S_IFMT != in.Mode&unix.S_IFMT) {
 		now = seen{}
 	}
 	return now, true, err

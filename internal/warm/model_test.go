@@ -303,9 +303,13 @@ func (m *model) someName() string {
 // act does something.
 func (m *model) act() {
 	at := key{m.someDir(), m.someName()}
+	if m.isDir(m.entries[at]) && m.rng.IntN(8) > 0 { // or little would ever be left
+		at.name += "+"
+		at.name = at.name[:min(len(at.name), 255)]
+	}
 	k, ok := m.some()
 	id := m.entries[k]
-	switch n := m.rng.IntN(20); {
+	switch n := m.rng.IntN(24) - 4; {
 	case n < 5 || !ok:
 		m.make(at)
 	case n < 8:
@@ -317,14 +321,13 @@ func (m *model) act() {
 			m.swap(k, other)
 		}
 	case n < 14:
-		if !m.isDir(id) {
+		if there := m.entries[at]; !m.isDir(id) && there != id && !m.isDir(there) {
 			m.link(at.parent, at.name, id)
-			if !m.named(id) {
-				m.t.Fatal("linked over itself")
-			}
 		}
-	case n < 16:
-		m.drop(k.parent, k.name)
+	case n < 15:
+		if !m.isDir(id) || m.rng.IntN(4) == 0 {
+			m.drop(k.parent, k.name)
+		}
 	case n < 18:
 		if m.inodes[id].Mode&unix.S_IFMT == unix.S_IFREG {
 			c := m.content()
