@@ -242,26 +242,13 @@ func (a *applier) clear() error {
 // done notes in the catalog how everything was left, and that the step is over.
 func (a *applier) done() error {
 	left := make(map[batch.FileID]seen)
-	for _, list := range [][]batch.FileID{a.s.Make, a.s.Mkdir} {
-		for _, id := range list {
-			left[id] = seen{}
-		}
-	}
-	for _, list := range [][]move{a.s.Hold, a.s.Detach, a.s.Attach} {
-		for i := range list {
-			left[list[i].ID] = seen{}
-		}
-	}
-	for i := range a.s.Attr {
-		left[a.s.Attr[i].ID] = seen{}
-	}
-	for id := range left {
+	for id := range a.s.touched() {
 		now, ok, err := a.find(id)
 		if err != nil {
 			return err
 		}
-		if left[id] = now; !ok {
-			delete(left, id)
+		if ok {
+			left[id] = now
 		}
 	}
 	if err := a.t.at("done"); err != nil {

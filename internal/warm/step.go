@@ -46,6 +46,25 @@ func (s *step) empty() bool {
 	return len(s.Make)+len(s.Mkdir)+len(s.Hold)+len(s.Detach)+len(s.Attach)+len(s.Attr) == 0
 }
 
+// touched returns every object that the step does something with.
+func (s *step) touched() map[batch.FileID]bool {
+	all := make(map[batch.FileID]bool)
+	for _, list := range [][]batch.FileID{s.Make, s.Mkdir} {
+		for _, id := range list {
+			all[id] = true
+		}
+	}
+	for _, list := range [][]move{s.Hold, s.Detach, s.Attach} {
+		for i := range list {
+			all[list[i].ID] = true
+		}
+	}
+	for i := range s.Attr {
+		all[s.Attr[i].ID] = true
+	}
+	return all
+}
+
 // What the catalog's HeadTemp says of a step: which part of it is next.
 const (
 	stageDetach = "detach"

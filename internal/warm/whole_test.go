@@ -114,10 +114,14 @@ func TestEpochBehindTheAppliedBatch(t *testing.T) {
 	m.entries, m.inodes, m.v.Next, m.v.Prev, m.v.Epoch = entries, files, next, prev, 2
 	m.file(1, "new", "of the new epoch")
 	m.seal(true, nil)
-	if at := apply(t, w); at.Seq != 2 || at.Epoch != 2 {
+	m.file(1, "new 2", "where the side branch has a batch as well")
+	m.seal(true, nil)
+	m.file(1, "new 3", "of the number that follows the applied one")
+	m.seal(true, nil)
+	if at := apply(t, w); at.Seq != 4 || at.Epoch != 2 {
 		t.Fatalf("at %+v", at)
 	}
-	same(t, restored(t, m, 2), volumetest.Scan(t, p.dir))
+	same(t, restored(t, m, 4), volumetest.Scan(t, p.dir))
 	if !maps.Equal(stays, inodes(t, filepath.Join(p.dir, "dir"))) {
 		t.Error("what did not change was written again")
 	}
@@ -129,7 +133,7 @@ func TestEpochBehindTheAppliedBatch(t *testing.T) {
 	m.seal(true, nil)
 	said := strings.Count(p.log.String(), "as a whole")
 	apply(t, w)
-	same(t, restored(t, m, 3), volumetest.Scan(t, p.dir))
+	same(t, restored(t, m, 5), volumetest.Scan(t, p.dir))
 	if strings.Count(p.log.String(), "as a whole") != said {
 		t.Error("compared as a whole though the batches follow one another")
 	}
@@ -220,7 +224,14 @@ func TestOddTrees(t *testing.T) {
 			t.Errorf("at %+v", at)
 		}
 	}
+	// Nothing is odd yet, so each of these has to be noticed in the change itself.
 	dir := func(id batch.FileID) batch.Inode { return batch.Inode{ID: id, Mode: unix.S_IFDIR | 0o700, Mtime: 5} }
+	m.v.Seal(&batch.Body{Entries: []batch.Entry{{Parent: 60, Name: "early", ID: 61}}, Inodes: []batch.Inode{dir(61)}}, nil)
+	check()
+	m.v.Seal(&batch.Body{Entries: []batch.Entry{{Parent: 1, Name: "late", ID: 60}}, Inodes: []batch.Inode{dir(60)}}, nil)
+	check()
+	m.v.Seal(&batch.Body{Entries: []batch.Entry{{Parent: 1, Name: "one", ID: 62}, {Parent: 1, Name: "two", ID: 62}}, Inodes: []batch.Inode{dir(62)}}, nil)
+	check()
 	m.v.Seal(&batch.Body{Entries: []batch.Entry{{Parent: 1, Name: "b", ID: a}, {Parent: 1, Name: "no file", ID: 70}}}, nil)
 	check()
 	m.v.Seal(&batch.Body{Entries: []batch.Entry{{Parent: 1, Name: "a"}, {Parent: 80, Name: "inside", ID: 81}}, Inodes: []batch.Inode{dir(81)}}, nil)
