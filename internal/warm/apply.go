@@ -229,14 +229,7 @@ func (a *applier) clear() error {
 	if err := a.t.at("clear"); err != nil {
 		return err
 	}
-	if err := unix.Unlinkat(a.stage, bootName, 0); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("remove %s: %w", bootName, err)
-	}
-	err := unix.Unlinkat(a.t.rootFd(), a.s.Staging, unix.AT_REMOVEDIR)
-	if err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("remove staging directory: %w", err)
-	}
-	return nil
+	return a.t.unstage(a.stage, a.s.Staging)
 }
 
 // done notes in the catalog how everything was left, and that the step is over.

@@ -231,3 +231,37 @@ func loseBytes(t *testing.T, p place) {
 		t.Fatal(err)
 	}
 }
+
+// The volume gets a file of the name that an attempt before it staged under.
+func TestNameOfTheStagingDirectory(t *testing.T) {
+	m, p := newModel(t, 13), newPlace(t)
+	m.file(1, "file", "1")
+	m.seal(true, nil)
+	if crashed(t, m, p, &crash{left: 2}) {
+		t.Fatal("not crashed")
+	}
+	if _, err := os.Lstat(filepath.Join(p.dir, ".slipway-warm")); err != nil {
+		t.Fatal(err)
+	}
+	for round := range 3 {
+		switch round {
+		case 0:
+			m.file(m.dir(1, ".slipway-warm"), "of the volume", "2")
+		case 1:
+			m.file(1, ".slipway-warm-1", "3")
+		case 2:
+			m.drop(1, ".slipway-warm")
+		}
+		at := m.seal(true, nil).Envelope.Last
+		if crashed(t, m, p, &crash{left: 2}) {
+			t.Fatal("not crashed")
+		}
+		w := open(t, m, p)
+		apply(t, w)
+		shut(t, w)
+		same(t, restored(t, m, at), volumetest.Scan(t, p.dir))
+	}
+	if strings.Contains(p.log.String(), "level=ERROR") {
+		t.Errorf("%s", p.log)
+	}
+}

@@ -58,27 +58,70 @@ func (t *Tree) stage(ctx context.Context, p *planner) (failed map[batch.FileID]s
 // nameStage finds a name that the tree does not use, and opens the directory.
 func (t *Tree) nameStage(p *planner) (int, error) {
 	for i := 0; ; i++ {
-		p.step.Staging = stageName
+		n := stageName
 		if i > 0 {
-			p.step.Staging += "-" + strconv.Itoa(i)
+			n += "-" + strconv.Itoa(i)
 		}
 		var taken bool
 		err := t.cat.View(func(tx *catalog.Tx) (err error) {
-			_, taken, err = tx.Lookup(batch.Root, p.step.Staging)
+			_, taken, err = tx.Lookup(batch.Root, n)
 			return err
 		})
 		if err != nil {
 			return -1, err
 		}
-		if _, changes := p.diff[name{batch.Root, p.step.Staging}]; taken || changes {
+		if _, comes := p.diff[name{batch.Root, n}]; comes && !taken {
+			if err := t.tidy(n); err != nil { // an attempt that did not know of the name may have used it
+				return -1, err
+			}
+			taken = true
+		}
+		if taken {
 			continue
 		}
-		fd, err := t.openStage(p.step.Staging)
+		fd, err := t.openStage(n)
 		if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 			continue // somebody's file
 		}
-		return fd, err
+		p.step.Staging = n
+		return fd, errors.Join(err, t.tidy(stageName+"-"+strconv.Itoa(i+1)))
 	}
+}
+
+// tidy removes a staging directory that an earlier attempt used and the tree does not, unless something was moved aside into it.
+func (t *Tree) tidy(n string) error {
+	owned := false
+	err := t.cat.View(func(tx *catalog.Tx) (err error) {
+		_, owned, err = tx.Lookup(batch.Root, n)
+		return err
+	})
+	if err != nil || owned {
+		return err
+	}
+	fd, err := object.OpenDir(t.rootFd(), n)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open staging directory: %w", err)
+	}
+	defer func() { _ = unix.Close(fd) }() // a directory: nothing is lost in closing it
+	if err := sweep(fd, nil); err != nil {
+		return err
+	}
+	return t.unstage(fd, n)
+}
+
+// unstage removes the staging directory if nothing was moved aside into it.
+func (t *Tree) unstage(fd int, n string) error {
+	if err := unix.Unlinkat(fd, bootName, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("remove %s: %w", bootName, err)
+	}
+	err := unix.Unlinkat(t.rootFd(), n, unix.AT_REMOVEDIR)
+	if err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("remove staging directory: %w", err)
+	}
+	return nil
 }
 
 func (t *Tree) openStage(name string) (int, error) {
@@ -105,6 +148,14 @@ func (p *planner) sweep(fd int) error {
 			wanted[newName(&p.puts[id].Inode)] = true
 		}
 	}
+	if err := sweep(fd, wanted); err != nil {
+		return err
+	}
+	return writeSmall(fd, bootName, boot)
+}
+
+// sweep removes staged objects but the wanted ones.
+func sweep(fd int, wanted map[string]bool) error {
 	names, err := readNames(fd)
 	if err != nil {
 		return err
@@ -113,16 +164,15 @@ func (p *planner) sweep(fd int) error {
 		if !strings.ContainsAny(n[:1], "nkl") || wanted[n] {
 			continue
 		}
-		if err := unix.Unlinkat(fd, n, 0); errors.Is(err, unix.EISDIR) {
+		err := unix.Unlinkat(fd, n, 0)
+		if errors.Is(err, unix.EISDIR) {
 			err = unix.Unlinkat(fd, n, unix.AT_REMOVEDIR)
-			if err != nil && !errors.Is(err, unix.ENOTEMPTY) { // a directory that found no place stays, for people
-				return fmt.Errorf("remove %s: %w", n, err)
-			}
-		} else if err != nil {
+		}
+		if err != nil && !errors.Is(err, unix.ENOTEMPTY) { // a directory that found no place stays, for people
 			return fmt.Errorf("remove %s: %w", n, err)
 		}
 	}
-	return writeSmall(fd, bootName, boot)
+	return nil
 }
 
 func readSmall(dirfd int, name string) ([]byte, error) {

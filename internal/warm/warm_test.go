@@ -111,15 +111,16 @@ func TestRandomBatches(t *testing.T) {
 		if m.whole == 0 {
 			continue
 		}
+		for range m.rng.IntN(3) {
+			shut(t, w)
+			crashed(t, m, p, &crash{left: m.rng.IntN(40)})
+			w = open(t, m, p)
+		}
 		at := apply(t, w)
 		if at.Seq != m.whole {
 			t.Fatalf("at batch %d, the newest complete is %d", at.Seq, m.whole)
 		}
 		same(t, restored(t, m, at.Seq), volumetest.Scan(t, p.dir))
-		if m.rng.IntN(5) == 0 {
-			shut(t, w)
-			w = open(t, m, p)
-		}
 	}
 	m.seal(true, nil)
 	apply(t, w)
