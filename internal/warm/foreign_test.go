@@ -45,21 +45,9 @@ func tree(t *testing.T, p place) map[string]string {
 	return got
 }
 
-// What somebody put into the directory is moved aside where a step meets it, never lost, and the step goes on.
-func TestForeignInTheWay(t *testing.T) {
-	m, p := newModel(t, 9), newPlace(t)
-	w := open(t, m, p)
-	defer shut(t, w)
-	m.file(1, "edited", "1")
-	m.file(1, "edited and gone", "2")
-	m.file(1, "replaced", "3")
-	m.file(1, "edited and moved", "4")
-	m.file(1, "removed", "5")
-	m.file(1, "looks the same", "original")
-	m.file(m.dir(1, "emptied"), "f", "6")
-	m.seal(true, nil)
-	apply(t, w)
-	in := func(name string) string { return filepath.Join(p.dir, name) }
+// meddle does to the directory what nobody should.
+func meddle(t *testing.T, in func(string) string) {
+	t.Helper()
 	write := func(name, data string) {
 		t.Helper()
 		if err := os.WriteFile(in(name), []byte(data), 0o600); err != nil {
@@ -84,6 +72,24 @@ func TestForeignInTheWay(t *testing.T) {
 	if err := errors.Join(os.Chtimes(in("other"), st.ModTime(), st.ModTime()), unix.Rename(in("other"), in("looks the same"))); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// What somebody put into the directory is moved aside where a step meets it, never lost, and the step goes on.
+func TestForeignInTheWay(t *testing.T) {
+	m, p := newModel(t, 9), newPlace(t)
+	w := open(t, m, p)
+	defer shut(t, w)
+	m.file(1, "edited", "1")
+	m.file(1, "edited and gone", "2")
+	m.file(1, "replaced", "3")
+	m.file(1, "edited and moved", "4")
+	m.file(1, "removed", "5")
+	m.file(1, "looks the same", "original")
+	m.file(m.dir(1, "emptied"), "f", "6")
+	m.seal(true, nil)
+	apply(t, w)
+	in := func(name string) string { return filepath.Join(p.dir, name) }
+	meddle(t, in)
 
 	m.drop(1, "looks the same")
 	for name, data := range map[string]string{"edited": "1 changed", "replaced": "3 changed", "removed": "5 changed"} {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -78,10 +79,18 @@ func restored(t testing.TB, m *model, at batch.Seq) map[string]string {
 	return volumetest.Scan(t, target)
 }
 
-func same(t testing.TB, want, got map[string]string) {
+func equal(t testing.TB, want, got map[string]string) {
 	t.Helper()
 	if d := cmp.Diff(want, got); d != "" {
-		t.Fatalf("wanted, got:\n%s", d)
+		t.Errorf("wanted, got:\n%s", d)
+	}
+}
+
+// same is equal for tests that end there.
+func same(t testing.TB, want, got map[string]string) {
+	t.Helper()
+	if equal(t, want, got); t.Failed() {
+		t.FailNow()
 	}
 }
 
@@ -124,13 +133,19 @@ func TestRandomBatches(t *testing.T) {
 	}
 	m.seal(true, nil)
 	apply(t, w)
+	t.Logf("%d files in the end, compared as a whole %d times", len(m.entries), strings.Count(p.log.String(), "as a whole"))
 	if found, err := w.Verify(context.Background()); err != nil || len(found) > 0 {
 		t.Errorf("%v, %v", found, err)
 	}
-	t.Logf("%d files in the end, compared as a whole %d times", len(m.entries), strings.Count(p.log.String(), "as a whole"))
 	if strings.Contains(p.log.String(), "level=ERROR") {
 		t.Errorf("%s", p.log)
 	}
+	holds(t, w, m, p)
+}
+
+// holds compares what the tree says it holds with the volume and with the directory.
+func holds(t *testing.T, w *warm.Tree, m *model, p place) {
+	t.Helper()
 	entries := 0
 	err := w.Each(context.Background(), func(f *warm.File) error {
 		if f.Path == "" {
@@ -140,8 +155,12 @@ func TestRandomBatches(t *testing.T) {
 		if m.entries[key{f.Parent, f.Name}] != f.Inode.ID {
 			return fmt.Errorf("%q is inode %d", f.Path, f.Inode.ID)
 		}
-		if _, err := os.Lstat(filepath.Join(p.dir, f.Path)); f.There != (err == nil) {
+		st, err := os.Lstat(filepath.Join(p.dir, f.Path))
+		if f.There != (err == nil) {
 			return fmt.Errorf("%q: there %v, %w", f.Path, f.There, err)
+		}
+		if err == nil && st.Sys().(*syscall.Stat_t).Ino != f.Ident.Ino {
+			return fmt.Errorf("%q is another object", f.Path)
 		}
 		return nil
 	})
