@@ -28,8 +28,8 @@ func takeoverRig(t *testing.T) *cluster {
 	r := random(t)
 	c := newCluster(t, clusterOptions{siteOptions: siteOptions{inPlace: true, vaults: []string{"vault1"}}})
 	c.start()
-	c.startPeer("bravo")
-	c.startPeer("charlie")
+	c.peerOn("bravo")
+	c.peerOn("charlie")
 	c.write(r, "first", 1000)
 	c.wait("stored")
 	c.slow("cache1", cacheIn)
@@ -57,6 +57,12 @@ func (c *cluster) shards(host string) (n int64) {
 		}
 	}
 	return n
+}
+
+// peerOn runs a replica peer's daemon.
+func (c *cluster) peerOn(node string) *process {
+	c.t.Helper()
+	return c.spawn(node, "peer on "+node, "peer", "-c", c.peerConfig(node))
 }
 
 // holds returns the newest batch file of epoch 1 in a host's store.
@@ -188,8 +194,8 @@ func TestSlowLinkNeverFlaps(t *testing.T) {
 	r := random(t)
 	c := newCluster(t, clusterOptions{siteOptions: siteOptions{inPlace: true, vaults: []string{"vault1"}}})
 	c.start()
-	c.startPeer("bravo")
-	c.startPeer("charlie")
+	c.peerOn("bravo")
+	c.peerOn("charlie")
 	c.write(r, "first", 1000)
 	c.wait("stored")
 	c.slow("cache1", 1<<20)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"slipway/internal/restore/object"
 )
 
 // Cat writes the content of a regular file into w, holes as zeros.
@@ -24,7 +26,7 @@ func (t *Tree) Cat(ctx context.Context, path string, w io.Writer) error {
 	case !isReg(in):
 		return fmt.Errorf("cat %q: %w: not a regular file", path, ErrPath)
 	}
-	c, _, _ := contentOf(in)
+	c, _, _ := object.Content(in)
 	if c == nil {
 		return fmt.Errorf("cat %q: %w", path, ErrPending)
 	}

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"slipway/internal/restore/object"
 )
 
 // Temporary names: recognisable, of fixed length because a file's own name may already have all 255 bytes, and the same at
@@ -130,7 +132,7 @@ func (r *run) openUp(parent int, d *dir, st *unix.Stat_t) error {
 		return fmt.Errorf("open directory: %w", err)
 	}
 	defer func() { _ = unix.Close(fd) }() // a directory: nothing is lost in closing it
-	return wrap("open directory to its owner", object{fd: fd, byPath: true}.chmod(st.Mode&0o7777|0o700))
+	return wrap("open directory to its owner", object.Object{FD: fd, ByPath: true}.Chmod(st.Mode&0o7777|0o700))
 }
 
 func (r *run) mayWrite(fd int, st *unix.Stat_t) error {
@@ -181,7 +183,7 @@ func (r *run) finishDir(d *dir) {
 			return err
 		}
 		defer r.dirs.put(h)
-		return r.setAttributes(object{fd: h.fd}, d.inode, d.path())
+		return r.make.SetAttributes(object.Object{FD: h.fd}, d.inode, d.path())
 	}()
 	if err != nil {
 		r.note(func(res *Result) { res.Failed = append(res.Failed, Failure{d.path(), err}) })

@@ -9,6 +9,7 @@ import (
 
 	"slipway/internal/batch"
 	"slipway/internal/restore/content"
+	"slipway/internal/restore/object"
 )
 
 // found is what lies at a place before the restore.
@@ -71,7 +72,7 @@ func (r *run) file(ctx context.Context, f *file) error {
 
 // there notes a place where the file is now.
 func (r *run) there(in *batch.Inode, p place) {
-	_, earlier, unclean := contentOf(in)
+	_, earlier, unclean := object.Content(in)
 	if !earlier && !unclean {
 		return
 	}
@@ -155,38 +156,11 @@ func (r *run) find(in *batch.Inode, p place) (found, identity, error) {
 		}
 		return 0, identity{}, fmt.Errorf("look at what is there: %w", err)
 	}
-	if !r.equal(h.fd, p.name, in, &st) {
+	if !r.make.Equal(h.fd, p.name, in, &st) {
 		return foundOther, identity{}, nil
 	}
 	if r.untrusted && isReg(in) && st.Size > 0 {
 		return foundStale, identity{}, nil
 	}
 	return foundSame, identity{st.Dev, st.Ino}, nil
-}
-
-// equal compares by type, size, times, mode and (as root) owner, without reading content.
-func (r *run) equal(dirfd int, name string, in *batch.Inode, st *unix.Stat_t) bool {
-	kind := in.Mode & unix.S_IFMT
-	if st.Mode&unix.S_IFMT != kind || unix.TimespecToNsec(st.Mtim) != in.Mtime {
-		return false
-	}
-	if r.euid == 0 && (st.Uid != in.UID || st.Gid != in.GID) {
-		return false
-	}
-	if kind == unix.S_IFLNK {
-		buf := make([]byte, len(in.Target)+1)
-		n, err := unix.Readlinkat(dirfd, name, buf)
-		return err == nil && string(buf[:n]) == in.Target
-	}
-	if st.Mode&0o7777 != r.mode(in, st.Uid, st.Gid) {
-		return false
-	}
-	switch kind {
-	case unix.S_IFREG:
-		c, _, _ := contentOf(in)
-		return st.Size == c.Size
-	case unix.S_IFCHR, unix.S_IFBLK:
-		return st.Rdev == in.Rdev
-	}
-	return true
 }

@@ -7,12 +7,12 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"slipway/internal/restore/object"
 )
 
 // maxHandles is how many directories stay open between two files in them.
 const maxHandles = 256
-
-var errMoved = errors.New("another object took its place while the restore ran")
 
 // handles opens directories of the target, each from its parent by one name, so that neither a symbolic link put in place of
 // one leads outside nor the length of a path matters. Directories used last stay open.
@@ -57,14 +57,14 @@ func (h *handles) get(d *dir) (*handle, error) {
 		return nil, err
 	}
 	defer h.put(parent)
-	fd, err := openDir(parent.fd, d.name)
+	fd, err := object.OpenDir(parent.fd, d.name)
 	if err != nil {
 		return nil, fmt.Errorf("open directory: %w", err)
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil || d.ino != 0 && (st.Dev != d.dev || st.Ino != d.ino) {
 		_ = unix.Close(fd) // nothing was written through it
-		return nil, errors.Join(fmt.Errorf("open directory %q: %w", d.path(), errMoved), err)
+		return nil, errors.Join(fmt.Errorf("open directory %q: %w", d.path(), object.ErrMoved), err)
 	}
 	return h.keep(d, fd), nil
 }
@@ -110,18 +110,5 @@ func (h *handles) closeAll() {
 	defer h.mu.Unlock()
 	for _, o := range h.open {
 		h.drop(o)
-	}
-}
-
-// openDir opens a directory by one name, which may lead nowhere but one step down.
-func openDir(parent int, name string) (int, error) {
-	for {
-		fd, err := unix.Openat2(parent, name, &unix.OpenHow{
-			Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC,
-			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
-		})
-		if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
-			return fd, err
-		}
 	}
 }

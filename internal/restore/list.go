@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"slipway/internal/batch"
+	"slipway/internal/restore/content"
+	"slipway/internal/restore/object"
 )
 
 // Row is a file as a listing shows it.
@@ -34,7 +36,7 @@ func (t *Tree) row(path string, in *batch.Inode) Row {
 	if !isReg(in) {
 		return r
 	}
-	c, earlier, unclean := contentOf(in)
+	c, earlier, unclean := object.Content(in)
 	switch {
 	case c == nil:
 		r.State = "pending"
@@ -80,6 +82,47 @@ func (t *Tree) childRow(dir string, c child) Row {
 	r.Err = checkName(c.name)
 	return r
 }
+
+// Each calls fn for the root and for every entry below it with its record, directories before what is in them: with an error
+// where it cannot be restored. A regular file whose record has no content was not sealed yet.
+func (t *Tree) Each(fn func(parent batch.FileID, name string, in *batch.Inode, err error) error) error {
+	if err := fn(0, "", t.inodes[batch.Root], nil); err != nil {
+		return err
+	}
+	return t.each(batch.Root, 1, map[batch.FileID]bool{batch.Root: true}, fn)
+}
+
+func (t *Tree) each(dir batch.FileID, depth int, seen map[batch.FileID]bool, fn func(batch.FileID, string, *batch.Inode, error) error) error {
+	for _, c := range t.children[dir] {
+		in, err := t.inodes[c.id], checkName(c.name)
+		switch {
+		case err != nil:
+		case in == nil:
+			err = ErrRecord
+		case isDir(in) && seen[c.id]:
+			err = ErrLoop
+		case depth > maxDepth:
+			err = ErrDepth
+		}
+		if ferr := fn(dir, c.name, in, err); ferr != nil {
+			return ferr
+		}
+		if err != nil || !isDir(in) {
+			continue
+		}
+		seen[c.id] = true
+		if err := t.each(c.id, depth+1, seen, fn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// NoRoot tells that nothing is known of the root's own attributes.
+func (t *Tree) NoRoot() bool { return t.noRoot }
+
+// Content reads the tree's files.
+func (t *Tree) Content() *content.Reader { return t.content }
 
 // Walk calls fn for a path and everything below it, directories before what is in them. Unreachable files are not seen.
 // fs.SkipDir returned by fn leaves out what is below a directory.

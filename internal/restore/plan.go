@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"slipway/internal/batch"
+	"slipway/internal/restore/object"
 	"slipway/internal/shard"
 )
 
@@ -191,7 +192,7 @@ func (f *file) content() *batch.Content {
 	if !isReg(f.inode) {
 		return nil
 	}
-	c, _, _ := contentOf(f.inode)
+	c, _, _ := object.Content(f.inode)
 	return c
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"slipway/internal/restore/chain"
 	"slipway/internal/restore/content"
+	"slipway/internal/restore/object"
 	"slipway/internal/store"
 )
 
@@ -31,7 +32,7 @@ type run struct {
 	plan *plan
 	dirs *handles
 	euid int
-	egid int
+	make *object.Maker
 	// An earlier run's files may have their size and times but not their bytes: the machine went down before its final sync.
 	untrusted bool
 
@@ -55,7 +56,8 @@ func (t *Tree) Restore(ctx context.Context, opt Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &run{t: t, opt: opt, plan: p, euid: os.Geteuid(), egid: os.Getegid(), skipped: make(map[string]*skip)}
+	r := &run{t: t, opt: opt, plan: p, euid: os.Geteuid(), skipped: make(map[string]*skip)}
+	r.make = &object.Maker{Content: t.content, NoSUID: opt.NoSUID, Euid: r.euid, Skip: r.skip}
 	r.result.Failed = p.failed
 	root, err := r.openTarget()
 	if err != nil {
@@ -204,8 +206,8 @@ func (r *run) begin(root int) error {
 	return nil
 }
 
-// stops tells whether an error ends the whole restore: no place, no store, or the caller's wish.
-func stops(err error) bool {
+// Stops tells whether an error ends the whole restore: no place, no store, or the caller's wish.
+func Stops(err error) bool {
 	list := []error{context.Canceled, context.DeadlineExceeded, store.ErrTemporary, chain.ErrIdentity}
 	var read *content.Error
 	if !errors.As(err, &read) {
@@ -216,7 +218,7 @@ func stops(err error) bool {
 
 // fail notes a failure, or returns the error if it ends the restore.
 func (r *run) fail(path string, err error) error {
-	if stops(err) {
+	if Stops(err) {
 		return fmt.Errorf("%q: %w", path, err)
 	}
 	r.mu.Lock()

@@ -13,6 +13,7 @@ import (
 	"slipway/internal/chunk"
 	"slipway/internal/restore/chain"
 	"slipway/internal/restore/content"
+	"slipway/internal/restore/object"
 )
 
 // Tree is the volume at one moment, folded from its batches. Safe for concurrent use once loaded.
@@ -20,6 +21,8 @@ type Tree struct {
 	Head
 	Incomplete []string // what is not whole, for people; none: the tree is as it was
 	Notes      []string // what else to say about the choice of the moment
+
+	Batch *batch.Batch // the newest of those that it was folded from
 
 	line     *chain.Line
 	content  *content.Reader
@@ -44,6 +47,11 @@ func Load(ctx context.Context, src Source, at At) (*Tree, error) {
 	if err != nil {
 		return nil, err
 	}
+	return FromLine(ctx, line, at)
+}
+
+// FromLine is Load for a line that is open already.
+func FromLine(ctx context.Context, line *chain.Line, at At) (*Tree, error) {
 	var holes []string
 	for limit := len(line.Slots); ; {
 		c, err := line.Choose(ctx, at, limit)
@@ -93,8 +101,8 @@ type entryKey struct {
 func fold(ctx context.Context, line *chain.Line, c chain.Choice) (*Tree, error) {
 	e := &c.Batch.Envelope
 	t := &Tree{
-		Head: Head{e.Volume, line.VolumeID.String(), e.Node, uint32(e.Epoch), uint64(e.Last), e.SealedAt},
-		line: line, inodes: make(map[batch.FileID]*batch.Inode), children: make(map[batch.FileID][]child),
+		Head:  Head{e.Volume, line.VolumeID.String(), e.Node, uint32(e.Epoch), uint64(e.Last), e.SealedAt},
+		Batch: c.Batch, line: line, inodes: make(map[batch.FileID]*batch.Inode), children: make(map[batch.FileID][]child),
 		links: make(map[batch.FileID]int),
 	}
 	var secret *chunk.Secret
@@ -166,7 +174,7 @@ var (
 	ErrNotFound = errors.New("not in the volume at that moment")
 	ErrPath     = errors.New("not a path inside the volume")
 	ErrName     = errors.New("not a name that a file can have")
-	ErrRecord   = errors.New("its record is not in any batch")
+	ErrRecord   = object.ErrRecord
 	ErrLoop     = errors.New("directory is in the tree twice")
 	ErrDepth    = errors.New("directories are nested too deep")
 	ErrPending  = errors.New("its content was not sealed yet")
@@ -217,18 +225,6 @@ func (t *Tree) lookup(names []string) (*batch.Inode, error) {
 		in = next
 	}
 	return in, nil
-}
-
-// contentOf returns what to restore of a regular file: clean content where there is one.
-func contentOf(in *batch.Inode) (c *batch.Content, earlier, unclean bool) {
-	c = in.Content
-	switch {
-	case c == nil, c.Clean:
-		return c, false, false
-	case c.Before != nil:
-		return c.Before, true, false
-	}
-	return c, false, true
 }
 
 // dataSize is the number of bytes of a file that are stored.

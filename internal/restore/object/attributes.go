@@ -1,4 +1,4 @@
-package restore
+package object
 
 import (
 	"errors"
@@ -13,34 +13,36 @@ import (
 	"slipway/internal/batch"
 )
 
-// object is an open file, or one that cannot be opened but held by O_PATH (links, devices, sockets): then the calls that want
+// Object is an open file, or one that cannot be opened but held by O_PATH (links, devices, sockets): then the calls that want
 // a real descriptor go through its name below /proc.
-type object struct {
-	fd     int
-	byPath bool
+type Object struct {
+	FD     int
+	ByPath bool
 }
 
-func (o object) proc() string { return "/proc/self/fd/" + strconv.Itoa(o.fd) }
+func (o Object) proc() string { return "/proc/self/fd/" + strconv.Itoa(o.FD) }
 
-func (o object) chmod(mode uint32) error {
-	if o.byPath {
+// Chmod sets the permission bits.
+func (o Object) Chmod(mode uint32) error {
+	if o.ByPath {
 		return unix.Fchmodat(unix.AT_FDCWD, o.proc(), mode, 0)
 	}
-	return unix.Fchmod(o.fd, mode)
+	return unix.Fchmod(o.FD, mode)
 }
 
-func (o object) setxattr(name string, value []byte) error {
-	if o.byPath {
+func (o Object) setxattr(name string, value []byte) error {
+	if o.ByPath {
 		return unix.Setxattr(o.proc(), name, value, 0)
 	}
-	return unix.Fsetxattr(o.fd, name, value, 0)
+	return unix.Fsetxattr(o.FD, name, value, 0)
 }
 
-func (o object) removexattr(name string) error {
-	if o.byPath {
+// RemoveXattr removes an extended attribute.
+func (o Object) RemoveXattr(name string) error {
+	if o.ByPath {
 		return unix.Removexattr(o.proc(), name)
 	}
-	return unix.Fremovexattr(o.fd, name)
+	return unix.Fremovexattr(o.FD, name)
 }
 
 const (
@@ -50,59 +52,59 @@ const (
 	defaultACL = "system.posix_acl_default"
 )
 
-// mode returns the permission bits to set on a file that belongs to uid and gid: without the set-id bits where it is not the
+// Mode returns the permission bits to set on a file that belongs to uid and gid: without the set-id bits where it is not the
 // right owner's, because they would lend another one's rights.
-func (r *run) mode(in *batch.Inode, uid, gid uint32) uint32 {
+func (m *Maker) Mode(in *batch.Inode, uid, gid uint32) uint32 {
 	mode := in.Mode & 0o7777
-	if !isDir(in) && (r.opt.NoSUID || uid != in.UID || gid != in.GID) || r.opt.NoSUID {
+	if !isDir(in) && (m.NoSUID || uid != in.UID || gid != in.GID) || m.NoSUID {
 		mode &^= suidBits
 	}
 	return mode
 }
 
-// setAttributes gives an object everything but its content and name: owner first, which clears set-id bits and capabilities;
+// SetAttributes gives an object everything but its content and name: owner first, which clears set-id bits and capabilities;
 // then attributes while the owner may still write; mode, capabilities; times last.
-func (r *run) setAttributes(o object, in *batch.Inode, path string) error {
-	uid, gid, err := r.chown(o, in, path)
+func (m *Maker) SetAttributes(o Object, in *batch.Inode, path string) error {
+	uid, gid, err := m.chown(o, in, path)
 	if err != nil {
 		return err
 	}
-	if err := r.setXattrs(o, in, path); err != nil {
+	if err := m.setXattrs(o, in, path); err != nil {
 		return err
 	}
 	if in.Mode&unix.S_IFMT != unix.S_IFLNK {
-		if err := o.chmod(r.mode(in, uid, gid)); err != nil {
+		if err := o.Chmod(m.Mode(in, uid, gid)); err != nil {
 			return fmt.Errorf("set mode: %w", err)
 		}
 	}
-	if value, ok := in.Xattrs[capability]; ok && !r.opt.NoSUID {
-		if err := r.setXattr(o, capability, value, path); err != nil {
+	if value, ok := in.Xattrs[capability]; ok && !m.NoSUID {
+		if err := m.setXattr(o, capability, value, path); err != nil {
 			return err
 		}
 	}
 	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, unix.NsecToTimespec(in.Mtime)}
-	if err := unix.UtimesNanoAt(o.fd, "", times, unix.AT_EMPTY_PATH); err != nil {
+	if err := unix.UtimesNanoAt(o.FD, "", times, unix.AT_EMPTY_PATH); err != nil {
 		return fmt.Errorf("set times: %w", err)
 	}
 	return nil
 }
 
 // chown sets the owner where that may be done, and returns whose the object is.
-func (r *run) chown(o object, in *batch.Inode, path string) (uid, gid uint32, err error) {
+func (m *Maker) chown(o Object, in *batch.Inode, path string) (uid, gid uint32, err error) {
 	var st unix.Stat_t
-	if err := unix.Fstatat(o.fd, "", &st, unix.AT_EMPTY_PATH); err != nil {
+	if err := unix.Fstatat(o.FD, "", &st, unix.AT_EMPTY_PATH); err != nil {
 		return 0, 0, fmt.Errorf("look at the new file: %w", err)
 	}
 	if st.Uid == in.UID && st.Gid == in.GID {
 		return in.UID, in.GID, nil
 	}
-	err = unix.Fchownat(o.fd, "", int(in.UID), int(in.GID), unix.AT_EMPTY_PATH)
+	err = unix.Fchownat(o.FD, "", int(in.UID), int(in.GID), unix.AT_EMPTY_PATH)
 	switch {
 	case err == nil:
 		return in.UID, in.GID, nil
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EINVAL): // not root, or an owner that the user namespace does not have
-		r.skip("owner", path, err)
-		if st.Gid != in.GID && unix.Fchownat(o.fd, "", -1, int(in.GID), unix.AT_EMPTY_PATH) == nil {
+		m.Skip("owner", path, err)
+		if st.Gid != in.GID && unix.Fchownat(o.FD, "", -1, int(in.GID), unix.AT_EMPTY_PATH) == nil {
 			return st.Uid, in.GID, nil
 		}
 		return st.Uid, st.Gid, nil
@@ -112,14 +114,14 @@ func (r *run) chown(o object, in *batch.Inode, path string) (uid, gid uint32, er
 
 // setXattrs sets all extended attributes but capabilities. An ACL that the object got from its directory and should not have
 // is taken away.
-func (r *run) setXattrs(o object, in *batch.Inode, path string) error {
+func (m *Maker) setXattrs(o Object, in *batch.Inode, path string) error {
 	inherited := []string{accessACL}
 	if isDir(in) {
 		inherited = append(inherited, defaultACL)
 	}
 	for _, name := range inherited {
 		if _, wanted := in.Xattrs[name]; !wanted && in.Mode&unix.S_IFMT != unix.S_IFLNK {
-			if err := o.removexattr(name); err != nil && !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.EOPNOTSUPP) {
+			if err := o.RemoveXattr(name); err != nil && !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.EOPNOTSUPP) {
 				return fmt.Errorf("remove %s: %w", name, err)
 			}
 		}
@@ -128,7 +130,7 @@ func (r *run) setXattrs(o object, in *batch.Inode, path string) error {
 		if name == capability {
 			continue
 		}
-		if err := r.setXattr(o, name, in.Xattrs[name], path); err != nil {
+		if err := m.setXattr(o, name, in.Xattrs[name], path); err != nil {
 			return err
 		}
 	}
@@ -137,7 +139,7 @@ func (r *run) setXattrs(o object, in *batch.Inode, path string) error {
 
 var errXattr = errors.New("not an extended attribute that is restored")
 
-func (r *run) setXattr(o object, name string, value []byte, path string) error {
+func (m *Maker) setXattr(o Object, name string, value []byte, path string) error {
 	namespace, _, ok := strings.Cut(name, ".")
 	if !ok || namespace == "system" && name != accessACL && name != defaultACL || strings.Contains(name, "\x00") {
 		return fmt.Errorf("set %q: %w", name, errXattr)
@@ -151,7 +153,7 @@ func (r *run) setXattr(o object, name string, value []byte, path string) error {
 		if namespace == "system" {
 			kind = "ACLs"
 		}
-		r.skip(kind, path, err)
+		m.Skip(kind, path, err)
 		return nil
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		// The attribute does not fit beside the inode, which is no sign of a full disk.
