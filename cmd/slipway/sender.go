@@ -101,5 +101,5 @@ func senderCells(r senderRow) []string {
 	if r.Trouble != "" {
 		why += "; " + r.Trouble
 	}
-	return []string{r.Volume, r.Node, fmt.Sprint(r.Term), r.SenderStatus.State, r.Here, r.Prefer, strings.Join(r.Avoid, " "), why}
+	return []string{r.Volume, r.Node, fmt.Sprint(r.Term), r.State, r.Here, r.Prefer, strings.Join(r.Avoid, " "), why}
 }

@@ -188,7 +188,7 @@ func (k *Keeper) accept(c *Chain, a *Arrival) error {
 		k.Owner.Peers = append(k.Owner.Peers, p.Name)
 	}
 	if c.Whole() {
-		k.keeping.Acks.Advance(env.Epoch, env.Last, a.Batch.Digest, k.Now())
+		k.Acks.Advance(env.Epoch, env.Last, a.Batch.Digest, k.Now())
 	}
 	return nil
 }
@@ -228,7 +228,7 @@ func (k *Keeper) waitFor(m *Missing) time.Duration {
 func (k *Keeper) refuse(r *Refusal) error {
 	k.Log.Error("refuse what arrived", "volume", k.Name, "object", r.Name, "reason", r.Reason, "cause", r.Cause)
 	k.mu.Lock()
-	k.keeping.Acks.Refuse(ack.Refusal{Name: r.Name, Reason: r.Reason + ": " + r.Cause.Error(), At: k.Now()})
+	k.Acks.Refuse(ack.Refusal{Name: r.Name, Reason: r.Reason + ": " + r.Cause.Error(), At: k.Now()})
 	k.dirty = true
 	k.mu.Unlock()
 	return k.SetAside(r)
@@ -245,7 +245,7 @@ func (k *Keeper) Chain() Chain {
 func (k *Keeper) Head() batch.Seq {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.keeping.Acks.Head
+	return k.Acks.Head
 }
 
 // Naming returns the volume's nodes by its newest batch.
@@ -270,7 +270,7 @@ type Standing struct {
 func (k *Keeper) Standing() Standing {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	s := Standing{Chain: k.keeping.Chain.Clone(), Acks: k.keeping.Acks, Dropped: k.Dropped, Note: k.note, Fault: k.fault}
+	s := Standing{Chain: k.keeping.Chain.Clone(), Acks: k.Acks, Dropped: k.Dropped, Note: k.note, Fault: k.fault}
 	s.Acks.Refused = append([]ack.Refusal(nil), s.Acks.Refused...)
 	return s
 }

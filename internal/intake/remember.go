@@ -46,7 +46,7 @@ func (k *Keeper) recall(ctx context.Context, id batch.VolumeID) error {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	a := &k.keeping.Acks
+	a := &k.Acks
 	a.VolumeID, a.Store, a.Kind, a.URL = k.ID, k.StoreName, k.Kind, k.URL
 	k.VolumeID, k.known, k.dirty = k.ID, true, true
 	return nil
@@ -81,16 +81,16 @@ func (k *Keeper) read() (*keeping, error) {
 func (k *Keeper) flush(ctx context.Context) error {
 	full := k.Full != nil && k.Full()
 	k.mu.Lock()
-	if full != k.keeping.Acks.Full {
-		k.keeping.Acks.Full, k.dirty = full, true
+	if full != k.Acks.Full {
+		k.Acks.Full, k.dirty = full, true
 	}
 	if !k.dirty || !k.known {
 		k.mu.Unlock()
 		return nil
 	}
-	k.keeping.Acks.At, k.Format = k.Now(), 1
+	k.Acks.At, k.Format = k.Now(), 1
 	data, err := json.Marshal(k.keeping)
-	acks := k.keeping.Acks
+	acks := k.Acks
 	k.dirty = false
 	k.mu.Unlock()
 	if err != nil {
@@ -180,7 +180,7 @@ func (k *Keeper) cutBefore(ctx context.Context, c *Chain, seq batch.Seq) error {
 	defer k.mu.Unlock()
 	k.keeping.Chain = *c
 	k.Dropped = min(k.Dropped, c.Head)
-	k.keeping.Acks.Rewind(c.Present().Epoch, c.Head, digest)
+	k.Acks.Rewind(c.Present().Epoch, c.Head, digest)
 	k.dirty = true
 	return nil
 }
