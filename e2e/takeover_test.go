@@ -132,6 +132,7 @@ func TestTakeover(t *testing.T) {
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
 			c := takeoverRig(t)
 			want := c.acked("bravo", "bravo")
 			began := time.Now()
@@ -171,6 +172,7 @@ func (c *cluster) sentOnce() {
 
 // TestSpoolerKilledAlone: it is back within a second, and nobody takes over.
 func TestSpoolerKilledAlone(t *testing.T) {
+	t.Parallel()
 	c := takeoverRig(t)
 	killed := c.kill("alpha", spooler)
 	began := time.Now()
@@ -191,6 +193,7 @@ func TestSpoolerKilledAlone(t *testing.T) {
 
 // TestSlowLinkNeverFlaps: on a link of 1 MiB/s that is always busy nobody takes over.
 func TestSlowLinkNeverFlaps(t *testing.T) {
+	t.Parallel()
 	r := random(t)
 	c := newCluster(t, clusterOptions{siteOptions: siteOptions{inPlace: true, vaults: []string{"vault1"}}})
 	c.start()
@@ -199,7 +202,7 @@ func TestSlowLinkNeverFlaps(t *testing.T) {
 	c.write(r, "first", 1000)
 	c.wait("stored")
 	c.slow("cache1", 1<<20)
-	deadline := time.Now().Add(time.Duration(count(30, 600)) * time.Second)
+	deadline := time.Now().Add(time.Duration(count(60, 600)) * time.Second)
 	busy := 0
 	for i := 0; time.Now().Before(deadline); i++ {
 		c.write(r, fmt.Sprintf("file%d", i%4), 8<<20)
