@@ -17,9 +17,10 @@ import (
 )
 
 const (
-	big      = 24 << 20 // the file that is on its way when something happens
-	cacheIn  = 3 << 20  // bytes a second that cache1 takes
-	inFlight = 3        // connections that a sender uses for shards at once
+	big      = 24 << 20  // the file that is on its way when something happens
+	trickle  = 256 << 10 // bytes a second that cache1 takes until something happens
+	cacheIn  = 6 << 20   // and afterwards
+	inFlight = 3         // connections that a sender uses for shards at once
 )
 
 // takeoverRig is a cluster with a big batch on its way: the peers hold it whole, cache1 has a part of it.
@@ -32,9 +33,9 @@ func takeoverRig(t *testing.T) *cluster {
 	c.peerOn("charlie")
 	c.write(r, "first", 1000)
 	c.wait("stored")
-	c.slow("cache1", cacheIn)
-	c.write(r, "big", big)
-	c.eventually(20*time.Second, "the peers to hold the batch that cache1 lacks", func() error {
+	c.slow("cache1", trickle)
+	must(t, os.WriteFile(filepath.Join(c.mount, "big"), noise(r, big), 0o644))
+	c.eventually(time.Minute, "the peers to hold the batch that cache1 lacks", func() error {
 		if has := c.shards("cache1"); has > big/2 {
 			t.Fatalf("cache1 has got %d bytes before anything has happened", has)
 		}
@@ -137,6 +138,7 @@ func TestTakeover(t *testing.T) {
 			want := c.acked("bravo", "bravo")
 			began := time.Now()
 			row.fault(c)
+			c.slow("cache1", cacheIn)
 			took := c.takenOver(began)
 			t.Logf("taken over after %.2f s", took.Seconds())
 			if took > row.within {
@@ -185,6 +187,7 @@ func TestSpoolerKilledAlone(t *testing.T) {
 	if took := time.Since(began); took > time.Second {
 		t.Errorf("the spooler was back after %v", took)
 	}
+	c.slow("cache1", cacheIn)
 	c.wait("stored")
 	if got := c.claims(); len(got) > 0 {
 		t.Errorf("claims %v", got)
