@@ -73,7 +73,7 @@ func TestBenchTree(t *testing.T) {
 // benchSlipway adopts a tree and returns the time until it was stored, and the spooler's peak memory in bytes.
 func benchSlipway(t *testing.T, tree string) (time.Duration, int64) {
 	t.Helper()
-	s := newSite(t, siteOptions{inPlace: true, ship: "  when: [{age: 0s}]\n  copies: 1\n"})
+	s := newSite(t, siteOptions{inPlace: true, vaults: []string{"vault1"}, ship: "  when: [{age: 0s}]\n  copies: 1\n"})
 	copyTree(t, tree+"/.", s.source)
 	must(t, exec.Command("sync", "-f", s.source).Run())
 	s.startShipper()
@@ -82,9 +82,6 @@ func benchSlipway(t *testing.T, tree string) (time.Duration, int64) {
 	s.wait("stored")
 	peak := peakMemory(t, s.child("spooler")[0])
 	at := s.ackedAt("vault1", 0)
-	if v2 := s.ackedAt("vault2", 0); v2.Before(at) {
-		at = v2
-	}
 	s.stopPrimary()
 	s.shipper.stop(t)
 	return at.Sub(began), peak

@@ -81,6 +81,7 @@ func TestPrimary(t *testing.T) {
 		SSH:        SSH{Key: "/etc/slipway/keys/ssh", KnownHosts: "/etc/slipway/known_hosts"},
 		Exclude:    []string{"*.tmp", "/scratch/"}, ExcludeLines: []int{17, 18},
 		Copies: 2, Settle: 300 * time.Millisecond, MaxAge: 10 * time.Second, OpenInterval: time.Minute, MinReplicas: 1, BatchInterval: 500 * time.Millisecond,
+		StaleAfter: 5 * time.Second, StallAfter: 5 * time.Second, Step: time.Second, PreferAfter: time.Minute,
 	}
 	if d := cmp.Diff(want, c.Primary); d != "" {
 		t.Error(d)
@@ -166,7 +167,7 @@ func TestFaults(t *testing.T) {
 		{"misspelt nested key", "cap: 50GiB", "capp: 50GiB", []string{`6:43: unknown key "spool.capp"`}, `did you mean "cap"?`},
 		{"key of another role", "copies: 2\nsettle", "receive: {}\nsettle", []string{`19:1: unknown key "receive"`}, "remove it"},
 		{"durability is not there yet", "copies: 2\nsettle", "durability: {}\nsettle", []string{`19:1: unknown key "durability"`}, "remove it"},
-		{"peer is not there yet", "copies: 2\nsettle", "peer: {}\nsettle", []string{`19:1: unknown key "peer"`}, "remove it"},
+		{"peer in a primary's file", "copies: 2\nsettle", "peer: {}\nsettle", []string{"both `volume:` (a primary) and `store:`"}, "give each role a file of its own"},
 		{"duplicate key", "node: alpha\n", "node: alpha\nnode: bravo\n", []string{`3:1: key "node" stands here a second time, first in line 2`}, "keep one"},
 		{"no value", "node: alpha", "node:", []string{`2:1: key "node" has no value`}, "give it a value"},
 		{"number for a text", "node: alpha", "node: 17", []string{`2:7: "node" is a number, not a text`}, `write "17"`},

@@ -60,6 +60,7 @@ type Sender struct {
 	run     string // of this process, in progress files
 	wake    chan struct{}
 	look    chan struct{} // capacity one: look at the cache now
+	compose chan struct{} // capacity one: something may have to be told
 	tellers []*teller
 
 	mu      sync.Mutex // guards what follows
@@ -101,7 +102,7 @@ func New(opt Options) *Sender {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Sender{
-		opt: opt, run: newRun(), wake: make(chan struct{}, 1), look: make(chan struct{}, 1),
+		opt: opt, run: newRun(), wake: make(chan struct{}, 1), look: make(chan struct{}, 1), compose: make(chan struct{}, 1),
 		judge: progress.Judge{StaleAfter: opt.StaleAfter, StallAfter: opt.StallAfter},
 		state: Standby, since: opt.Now(),
 	}
@@ -235,6 +236,7 @@ func (s *Sender) viewLocked(present *Present, now time.Time) *View {
 	if v.Held > v.There && v.Held > s.noticed {
 		s.noticed = v.Held // what the cache has is known from before this batch: look
 		nudge(s.look)
+		nudge(s.compose)
 	}
 	s.judge.Expect(now, v.Held, v.There)
 	v.Verdict, v.Since, v.Why = s.judge.Verdict(now)
@@ -277,5 +279,5 @@ func (s *Sender) enter(d Decision) {
 		s.opt.Log.Error("illegal transition", "from", was, "to", d.State)
 	}
 	nudge(s.look)
-	s.tellNow()
+	nudge(s.compose)
 }

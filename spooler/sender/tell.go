@@ -28,18 +28,32 @@ type teller struct {
 
 // composeLoop composes this node's progress every second while it sends something, and at once when its state changes.
 func (s *Sender) composeLoop(ctx context.Context) error {
-	tick := time.NewTicker(tellFast)
-	defer tick.Stop()
+	timer := time.NewTimer(tellEach)
+	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-tick.C:
+		case <-s.compose:
+		case <-timer.C:
 		}
 		if s.ComposeOnce() {
 			s.tellNow()
 		}
+		if s.delivering() {
+			timer.Reset(tellFast)
+		} else {
+			timer.Reset(tellEach)
+		}
 	}
+}
+
+// delivering tells whether this node has something on its way, so that its progress may change at any time.
+func (s *Sender) delivering() bool {
+	held := s.opt.Present().Held
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state == Sending && held > s.thereLocked()
 }
 
 func (s *Sender) tellNow() {
