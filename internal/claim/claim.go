@@ -60,6 +60,7 @@ type Claim struct {
 func New(volume batch.VolumeID, e batch.Epoch, t batch.Term, node, by, reason string, now time.Time) Claim {
 	var nonce [16]byte
 	_, _ = rand.Read(nonce[:])
+	reason = strings.ToValidUTF8(reason, "?") // JSON would make it longer
 	if len(reason) > maxText {
 		reason = strings.ToValidUTF8(reason[:maxText], "")
 	}
@@ -201,7 +202,8 @@ func list(ctx context.Context, s store.Store, e batch.Epoch) ([]batch.Term, erro
 	return terms, nil
 }
 
-// After returns a term that no file has yet, the lowest above t: a number whose claim cannot be read is taken all the same.
+// After returns a term that nothing has yet, the lowest above t: a number whose claim cannot be read is taken all the same, and so is
+// one under whose name a directory or a link lies, which a store does not list.
 func After(ctx context.Context, s store.Store, e batch.Epoch, t batch.Term) (batch.Term, error) {
 	terms, err := list(ctx, s, e)
 	if err != nil {
@@ -209,8 +211,15 @@ func After(ctx context.Context, s store.Store, e batch.Epoch, t batch.Term) (bat
 	}
 	for t < math.MaxUint32 {
 		t++
-		if _, taken := slices.BinarySearch(terms, t); !taken {
+		if _, taken := slices.BinarySearch(terms, t); taken {
+			continue
+		}
+		_, err := s.Stat(ctx, Path(e, t))
+		switch {
+		case errors.Is(err, store.ErrNotExist):
 			return t, nil
+		case errors.Is(err, store.ErrTemporary) || ctx.Err() != nil:
+			return 0, fmt.Errorf("look for claim %d-%d: %w", e, t, err)
 		}
 	}
 	return 0, fmt.Errorf("claim a term of epoch %d: %w", e, ErrTaken)

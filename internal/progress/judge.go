@@ -38,6 +38,7 @@ type Judge struct {
 	changed   time.Time
 	moved     time.Time
 	failed    time.Time // zero: no error stands
+	fault     string    // what it reported then; later files may not repeat it
 }
 
 // Begin starts judging a sender under a term, and forgets what was before. With the same arguments again it does nothing.
@@ -83,7 +84,9 @@ func (j *Judge) Observe(source string, p Progress, now time.Time) {
 	j.last, j.lastAt = p, now
 	switch {
 	case p.State == Failing && j.failed.IsZero():
-		j.failed = now
+		j.failed, j.fault = now, p.Error
+	case p.State == Failing:
+		j.fault = p.Error
 	case p.State != Failing && moved:
 		j.failed = time.Time{}
 	}
@@ -102,7 +105,7 @@ func (j *Judge) Verdict(now time.Time) (v Verdict, since time.Time, why string) 
 	stale, stall := j.changed.Add(j.StaleAfter), j.moved.Add(j.StallAfter)
 	switch {
 	case !j.failed.IsZero():
-		return Failed, j.failed, "it reports: " + j.last.Error
+		return Failed, j.failed, "it reports: " + j.fault
 	case !now.Before(stale):
 		return Silent, stale, fmt.Sprintf("no news of it for %v", j.StaleAfter)
 	case !now.Before(stall):

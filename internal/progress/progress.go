@@ -140,11 +140,11 @@ func (p *Progress) check() error {
 	switch {
 	case p.Format != Format:
 		return fmt.Errorf("format %d, this slipway reads %d: %w", p.Format, Format, ErrFormat)
-	case !batch.ValidName(p.Node) || p.Run == "" || len(p.Run) > 64 || p.Number == 0:
+	case !batch.ValidName(p.Node) || !batch.ValidName(p.Volume) || p.Run == "" || len(p.Run) > 64 || p.Number == 0:
 		return fmt.Errorf("it does not say whose it is: %w", ErrFormat)
 	case p.State != Sending && p.State != Idle && p.State != Failing:
 		return fmt.Errorf("state %.20q: %w", p.State, ErrFormat)
-	case p.Shards < 0 || p.Of < p.Shards || p.Bytes < 0 || p.Rate < 0 || math.IsInf(p.Rate, 0) || len(p.Error) > maxText || len(p.Reason) > maxText,
+	case p.Shards < 0 || p.Of < p.Shards || p.Bytes < 0 || !(p.Rate >= 0) || math.IsInf(p.Rate, 0) || len(p.Error) > maxText || len(p.Reason) > maxText,
 		p.Epoch > batch.MaxEpoch || p.Head > batch.MaxSeq || p.Delivered > batch.MaxSeq || p.Batch > batch.MaxSeq:
 		return fmt.Errorf("it cannot be true: %w", ErrFormat)
 	}
