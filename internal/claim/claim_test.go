@@ -218,6 +218,7 @@ type deaf struct {
 	store.Store
 	do       bool
 	deafRead bool
+	deafTo   string // one name
 }
 
 func (d *deaf) CreateExclusive(ctx context.Context, name string, data []byte) error {
@@ -230,7 +231,7 @@ func (d *deaf) CreateExclusive(ctx context.Context, name string, data []byte) er
 }
 
 func (d *deaf) Read(ctx context.Context, name string, most int64) ([]byte, error) {
-	if d.deafRead {
+	if d.deafRead || name == d.deafTo {
 		return nil, store.ErrTemporary
 	}
 	return d.Store.Read(ctx, name, most)
@@ -317,6 +318,9 @@ func TestNewestUnheard(t *testing.T) {
 	must(t, Create(t.Context(), s, New(volume, 1, 2, "bravo", "bravo", "", time.Now())))
 	if c, found, err := Newest(t.Context(), &deaf{Store: s, deafRead: true}, volume, 1); found || !errors.Is(err, store.ErrTemporary) {
 		t.Errorf("%+v, %v, %v", c, found, err)
+	}
+	if c, found, err := Newest(t.Context(), &deaf{Store: s, deafTo: Path(1, 2)}, volume, 1); found || !errors.Is(err, store.ErrTemporary) {
+		t.Errorf("the older one is taken for the newest: %+v, %v, %v", c, found, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
