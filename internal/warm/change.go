@@ -47,10 +47,6 @@ func (t *Tree) next(ctx context.Context, line *chain.Line, m *catalog.Meta) (*ch
 		}
 		t.opt.Log.Info("warm tree is compared as a whole", "batch", choice.Batch.Envelope.Last, "applied", m.Head, "cause", err)
 	}
-	// An identity that does not open the newest batch would open none of the older ones either, or those would be taken for the newest.
-	if _, err := line.Body(ctx, choice.Batch); errors.Is(err, chain.ErrIdentity) {
-		return nil, err
-	}
 	return t.whole(ctx, line, m)
 }
 

@@ -136,7 +136,7 @@ func (unlisted) List(context.Context, string) ([]store.Info, error) { return nil
 func (w *warmer) say(err error) string {
 	switch {
 	case errors.Is(err, chain.ErrIdentity):
-		return fmt.Sprintf("%s does not open the volume's newest batch: name an identity that is among its recipients", w.v.p.cfg.Identity)
+		return fmt.Sprintf("%s does not open the volume's batches: name an identity that is among their recipients", w.v.p.cfg.Identity)
 	case err != nil:
 		return err.Error()
 	}

@@ -153,7 +153,7 @@ func TestWarm(t *testing.T) {
 }
 
 // An identity that fits nothing is said in the status and once in the log, whatever arrives; batches are taken all the same. One
-// that fits is used when it is there.
+// that fits is used when it is there; once it fits no more, the directory stays where it was.
 func TestWarmForeignIdentity(t *testing.T) {
 	r := newRig(t)
 	other, err := age.GenerateX25519Identity()
@@ -185,6 +185,13 @@ func TestWarmForeignIdentity(t *testing.T) {
 	r.identity(r.v.Identity)
 	r.step(p)
 	r.wants(p, 8)
+	r.identity(other)
+	r.seal(nil)
+	r.step(p)
+	if s := p.all()[0].warm.status(); s.Batch != 8 || !strings.Contains(s.Error, "does not open") {
+		t.Errorf("%+v", s)
+	}
+	r.same(8)
 }
 
 // A shard that this store has dropped is read from the cache. A batch file that is damaged here too, though not at once.
