@@ -49,7 +49,8 @@ func (v *Volume) Close() error {
 	return errors.Join(errs...)
 }
 
-// Open opens the stores and finds the volume in them. Stores that do not hold it are left out, as long as one does.
+// Open opens the stores and finds the volume in them. Stores that do not hold it are left out, as long as one does;
+// those that do not answer are among the faults then.
 func Open(ctx context.Context, r Request) (*Volume, error) {
 	v := &Volume{Name: r.Volume}
 	list, err := r.stores()
@@ -78,10 +79,11 @@ func Open(ctx context.Context, r Request) (*Volume, error) {
 	if v.Name == "" && r.Config != nil && r.Config.Primary != nil {
 		v.Name = r.Config.Primary.Volume
 	}
-	v.Stores, v.Name, err = chain.Locate(ctx, roots, v.Name)
+	found, err := chain.Locate(ctx, roots, v.Name)
 	if err != nil {
 		return nil, errors.Join(err, v.Close())
 	}
+	v.Stores, v.Name, v.Silent = found.Stores, found.Volume, found.Silent
 	v.owners(r)
 	return v, nil
 }

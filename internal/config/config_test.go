@@ -66,6 +66,36 @@ owners:
 ssh: {key: /etc/slipway/keys/ssh, known_hosts: /etc/slipway/known_hosts}
 `
 
+const peerYAML = `node: bravo
+store: /srv/replicas
+state: /var/lib/slipway/bravo
+peer:
+  cache: {name: cache1, url: "sftp://slipway-projects@cache1/data"}
+  replicas: [{name: charlie, url: "sftp://slipway-projects@charlie/data"}]
+  warm: /srv/warm
+  identity: /etc/slipway/keys/identity
+  cap: 100GiB
+ssh: {key: /etc/slipway/keys/ssh, known_hosts: /etc/slipway/known_hosts}
+`
+
+func TestPeer(t *testing.T) {
+	c, err := Parse("b.yml", []byte(peerYAML))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &Peer{
+		Node: "bravo", Store: "/srv/replicas", State: "/var/lib/slipway/bravo", Name: "bravo",
+		Cache:      Store{Name: "cache1", URL: "sftp://slipway-projects@cache1/data"},
+		Replicas:   []Store{{Name: "charlie", URL: "sftp://slipway-projects@charlie/data"}},
+		StaleAfter: 5 * time.Second, StallAfter: 5 * time.Second, Step: time.Second, PreferAfter: time.Minute, Cap: 100 << 30,
+		SSH:  SSH{Key: "/etc/slipway/keys/ssh", KnownHosts: "/etc/slipway/known_hosts"},
+		Warm: "/srv/warm", Identity: "/etc/slipway/keys/identity",
+	}
+	if d := cmp.Diff(want, c.Peer); d != "" {
+		t.Error(d)
+	}
+}
+
 func TestPrimary(t *testing.T) {
 	c, err := Parse("p.yml", []byte(primaryYAML))
 	if err != nil {
@@ -159,7 +189,7 @@ func TestCacheDefaults(t *testing.T) {
 // TestFaults spoils one thing each and wants exactly the faults listed, each as "line:column: message".
 func TestFaults(t *testing.T) {
 	tests := []struct {
-		name, from, to string // in primaryYAML, or in cacheYAML where from is found only there
+		name, from, to string // in the first of primaryYAML, cacheYAML and peerYAML where from is found
 		want           []string
 		fix            string
 	}{
@@ -167,7 +197,7 @@ func TestFaults(t *testing.T) {
 		{"misspelt nested key", "cap: 50GiB", "capp: 50GiB", []string{`6:43: unknown key "spool.capp"`}, `did you mean "cap"?`},
 		{"key of another role", "copies: 2\nsettle", "receive: {}\nsettle", []string{`19:1: unknown key "receive"`}, "remove it"},
 		{"durability is not there yet", "copies: 2\nsettle", "durability: {}\nsettle", []string{`19:1: unknown key "durability"`}, "remove it"},
-		{"peer in a primary's file", "copies: 2\nsettle", "peer: {}\nsettle", []string{"both `volume:` (a primary) and `store:`"}, "give each role a file of its own"},
+		{"peer in a primary's", "copies: 2\nsettle", "peer: {}\nsettle", []string{`1:1: both`}, "file of its own"},
 		{"duplicate key", "node: alpha\n", "node: alpha\nnode: bravo\n", []string{`3:1: key "node" stands here a second time, first in line 2`}, "keep one"},
 		{"no value", "node: alpha", "node:", []string{`2:1: key "node" has no value`}, "give it a value"},
 		{"number for a text", "node: alpha", "node: 17", []string{`2:7: "node" is a number, not a text`}, `write "17"`},
@@ -221,6 +251,18 @@ func TestFaults(t *testing.T) {
 		{"ships into itself", `"sftp://slipway-projects@vault2/data"`, "/srv/spool/x", []string{`16:27: ship.to: /srv/spool/x is the cache's own store`}, ""},
 		{"owner's key", `"` + publicKey + `"]`, `"ssh-ed25519 AAAA"]`, []string{`18:14: owners.projects[0]: not an Ed25519 public key`}, ""},
 		{"no owner", `["` + publicKey + `"]`, `[]`, []string{`18:13: owners: no key may own volume "projects"`}, ""},
+
+		{"warm without identity", "  identity: /etc/slipway/keys/identity\n", "", []string{`7:9: peer.warm: there is no identity`}, "add identity: FILE"},
+		{"identity without warm", "  warm: /srv/warm\n", "", []string{`7:13: peer.identity: there is no warm tree`}, "add warm: DIR"},
+		{"bad warm alone", "warm: /srv/warm", "warm: warm", []string{`7:9: peer.warm: "warm" is not an absolute path`}, ""},
+		{"bad identity alone", "identity: /etc/slipway/keys/identity", "identity: ~/identity", []string{`8:13: peer.identity: "~/identity"`}, ""},
+		{"warm below store", "warm: /srv/warm", "warm: /srv/replicas/warm", []string{`7:9: peer.warm /srv/replicas/warm and store /srv/replicas lie`}, "apart"},
+		{"warm is the store", "warm: /srv/warm", "warm: /srv/replicas", []string{`7:9: peer.warm /srv/replicas and store /srv/replicas lie`}, "apart"},
+		{"store below warm", "warm: /srv/warm", "warm: /srv", []string{`7:9: peer.warm /srv and store /srv/replicas lie`}, "apart"},
+		{"warm below state", "warm: /srv/warm", "warm: /var/lib/slipway/bravo/w", []string{`7:9: peer.warm /var/lib/slipway/bravo/w and state /var/lib/slipway/bravo lie`}, "apart"},
+		{"identity below store", "identity: /etc/slipway/keys/identity", "identity: /srv/replicas/i", []string{`8:13: peer.identity /srv/replicas/i lies in the store`}, "only root"},
+		{"identity below warm", "identity: /etc/slipway/keys/identity", "identity: /srv/warm/i", []string{`8:13: peer.identity /srv/warm/i lies in the store or the warm tree`}, "only root"},
+
 		{"name of a host", "name: vault2", "name: cache1", []string{`16:14: ship.to[1]: the name "cache1" is also that of this store`}, ""},
 	}
 	for _, tt := range tests {
@@ -228,6 +270,9 @@ func TestFaults(t *testing.T) {
 			base := primaryYAML
 			if !strings.Contains(base, tt.from) {
 				base = cacheYAML
+			}
+			if !strings.Contains(base, tt.from) {
+				base = peerYAML
 			}
 			if strings.Count(base, tt.from) != 1 {
 				t.Fatalf("%q stands %d times in the configuration", tt.from, strings.Count(base, tt.from))
@@ -311,6 +356,7 @@ func TestStoreOptions(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(primaryYAML))
 	f.Add([]byte(cacheYAML))
+	f.Add([]byte(peerYAML))
 	f.Add([]byte("volume: &a [*a]\n"))
 	f.Add([]byte("volume: {<<: {a: 1}, ? [x] : y}\n!!x ship: |\n  a\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -319,8 +365,17 @@ func FuzzParse(f *testing.F) {
 		if err != nil && (!errors.As(err, &faults) || err.Error() == "") {
 			t.Fatalf("error %v is not a list of faults", err)
 		}
-		if err == nil && (c.Primary == nil) == (c.Cache == nil) {
-			t.Fatal("not one role")
+		if err != nil {
+			return
+		}
+		roles := 0
+		for _, is := range []bool{c.Primary != nil, c.Cache != nil, c.Peer != nil} {
+			if is {
+				roles++
+			}
+		}
+		if roles != 1 {
+			t.Fatalf("%d roles", roles)
 		}
 	})
 }

@@ -26,6 +26,9 @@ func (c *Config) Check() error {
 	}
 	if c.Peer != nil {
 		d.directory("store", c.Peer.Store, "make it, with a directory for each account")
+		if c.Peer.Warm != "" {
+			d.directory("peer.warm", c.Peer.Warm, "make it: mkdir "+c.Peer.Warm)
+		}
 	}
 	c.checkKeys()
 	return d.err()
@@ -42,6 +45,9 @@ func (c *Config) checkKeys() {
 	d := c.doc
 	if c.Primary != nil {
 		d.nodeState(c.Primary)
+	}
+	if c.Peer != nil && c.Peer.Identity != "" {
+		d.identity("peer.identity", c.Peer.Identity)
 	}
 	s := c.SSH()
 	if s.Key == "" {
@@ -78,6 +84,18 @@ func (d *document) secret(key, path, fix string) {
 		d.fault(d.at[key], "chmod 600 "+path, "%s: %v", key, err)
 	case err != nil:
 		d.fault(d.at[key], "see its owner and mode", "%s: %v", key, err)
+	}
+}
+
+// identity looks at a file of age identities.
+func (d *document) identity(key, path string) {
+	before := len(d.faults.Found)
+	d.secret(key, path, "put a copy of an identity there that the volumes' recipients belong to")
+	if len(d.faults.Found) > before {
+		return
+	}
+	if _, err := keys.LoadIdentity(path); err != nil {
+		d.fault(d.at[key], "name an identity file, as `slipway keygen` writes it", "%s: %v", key, err)
 	}
 }
 

@@ -109,3 +109,44 @@ func TestCheckCache(t *testing.T) {
 		t.Error("copies are asked for where there is no backup host")
 	}
 }
+
+// TestCheckPeer spoils the warm tree's directory and identity, one thing each.
+func TestCheckPeer(t *testing.T) {
+	for name, tt := range map[string]struct {
+		spoil func(at func(string) string) error
+		want  string // "": no fault
+		keys  bool   // found by CheckKeys too
+	}{
+		"nothing":     {func(func(string) string) error { return nil }, "", false},
+		"no warm":     {func(at func(string) string) error { return os.Remove(at("warm")) }, "b.yml:4:36: peer.warm: stat ", false},
+		"no identity": {func(at func(string) string) error { return os.Remove(at("identity")) }, "fix: put a copy of an identity there", true},
+		"for all":     {func(at func(string) string) error { return os.Chmod(at("identity"), 0o644) }, "fix: chmod 600 ", true},
+		"no identity at all": {func(at func(string) string) error {
+			return os.WriteFile(at("identity"), []byte("age1nonsense\n"), 0o600)
+		}, "fix: name an identity file", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			at := func(name string) string { return filepath.Join(dir, name) }
+			_, err := keys.NewIdentity(at("identity"), "alpha", publicKey)
+			if err := errors.Join(err, os.Mkdir(at("store"), 0o700), os.Mkdir(at("warm"), 0o700), tt.spoil(at)); err != nil {
+				t.Fatal(err)
+			}
+			c, err := Parse("b.yml", fmt.Appendf(nil,
+				"node: bravo\nstore: %[1]s/store\nstate: %[1]s/state\npeer: {cache: {url: /cache}, warm: %[1]s/warm, identity: %[1]s/identity}\n", dir))
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = c.Check()
+			var faults *Faults
+			switch {
+			case tt.want == "" && err == nil:
+			case !errors.As(err, &faults) || len(faults.Found) != 1 || !strings.Contains(err.Error(), tt.want) || faults.Found[0].Line != 4:
+				t.Errorf("want %q in: %v", tt.want, err)
+			}
+			if err := c.CheckKeys(); (err != nil) != tt.keys {
+				t.Errorf("CheckKeys: %v", err)
+			}
+		})
+	}
+}

@@ -22,6 +22,8 @@ type Peer struct {
 	Cap                int64               // default: nine tenths of the store's disk
 	Owners             map[string][]string // volume → authorized_keys lines
 	SSH                SSH
+	Warm               string // a directory that holds a warm tree of each volume, DIR/<volume>; "": none
+	Identity           string // the file that opens the batches for it
 }
 
 // peer reads the configuration of a replica peer.
@@ -50,6 +52,8 @@ func peerBlock(p *Peer) reader {
 		field{"step", duration(&p.Step, 100*time.Millisecond, time.Minute), ""},
 		field{"prefer_after", duration(&p.PreferAfter, time.Second, 24*time.Hour), ""},
 		field{"cap", bytes(&p.Cap, shard.MaxSize), ""},
+		field{"warm", text(&p.Warm, checkPath), ""},
+		field{"identity", text(&p.Identity, checkPath), ""},
 	)
 }
 
@@ -81,4 +85,24 @@ func (d *document) checkPeer(p *Peer) {
 		d.distinct(named, fmt.Sprintf("peer.replicas[%d]", i), s)
 	}
 	d.needsSSH(p.SSH, append([]Store{p.Cache}, p.Replicas...))
+	d.checkWarm(p)
+}
+
+// checkWarm finds what a warm tree cannot be together with: who may write one of the places must not reach another.
+func (d *document) checkWarm(p *Peer) {
+	at := d.at["peer.warm"]
+	switch {
+	case p.Warm == "" && p.Identity != "" && at == nil:
+		d.fault(d.at["peer.identity"], "add warm: DIR, or remove it: a peer needs no identity to hold and send", "peer.identity: there is no warm tree that it would open the batches for")
+	case p.Warm != "" && p.Identity == "" && d.at["peer.identity"] == nil:
+		d.fault(at, "add identity: FILE, one that the volumes' recipients belong to", "peer.warm: there is no identity to open the batches with")
+	}
+	for _, other := range []struct{ key, path string }{{"store", p.Store}, {"state", p.State}} {
+		if below(p.Warm, other.path) || below(other.path, p.Warm) {
+			d.fault(at, "choose places apart", "peer.warm %s and %s %s lie one below the other", p.Warm, other.key, other.path)
+		}
+	}
+	if below(p.Identity, p.Store) || below(p.Identity, p.Warm) {
+		d.fault(d.at["peer.identity"], "keep it where only root reads", "peer.identity %s lies in the store or the warm tree", p.Identity)
+	}
 }

@@ -56,7 +56,7 @@ const (
 type Status struct {
 	Volume    string        `json:"volume"`
 	Node      string        `json:"node"`
-	Role      string        `json:"role"` // "primary", "cache"
+	Role      string        `json:"role"` // "primary", "cache", "peer"
 	Epoch     uint32        `json:"epoch"`
 	Sender    SenderStatus  `json:"sender"`
 	Journal   JournalStatus `json:"journal"`
@@ -66,6 +66,7 @@ type Status struct {
 	Waiting   string        `json:"waiting,omitempty"` // adoption or gap: how many directories are unchecked
 	Spool     SpoolStatus   `json:"spool"`
 	Stores    []StoreStatus `json:"stores"`
+	Warm      *WarmStatus   `json:"warm,omitempty"`     // of a replica peer that keeps a warm tree
 	Warnings  []string      `json:"warnings,omitempty"` // in words, with what to do
 	At        time.Time     `json:"at"`
 	Stale     bool          `json:"stale"`  // the daemon did not answer: read from disk, as of At
@@ -106,6 +107,12 @@ type PendingStatus struct {
 type SpoolStatus struct {
 	Bytes int64 `json:"bytes"`
 	Cap   int64 `json:"cap"`
+}
+
+// WarmStatus says how far a warm tree is.
+type WarmStatus struct {
+	Batch uint64 `json:"batch"`           // that the directory is equal to; 0: none yet
+	Error string `json:"error,omitempty"` // why it is not at the newest complete batch, or not whole, in words
 }
 
 // StoreStatus is one store.

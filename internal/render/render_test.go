@@ -106,6 +106,24 @@ func TestStatusOfOthers(t *testing.T) {
 	}
 }
 
+func TestStatusOfWarmTree(t *testing.T) {
+	for want, warm := range map[string]*control.WarmStatus{
+		"\nwarm tree: batch 1204\n":                             {Batch: 1204},
+		"\nwarm tree: batch 0, 1204 behind: no identity fits\n": {Error: "no identity fits"},
+		"": nil,
+	} {
+		s := sample()
+		s.Role, s.Warm = "peer", warm
+		var b bytes.Buffer
+		if err := Status(&b, []control.Status{s}, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(b.String(), want) || strings.Contains(b.String(), "warm tree") != (warm != nil) {
+			t.Errorf("no %q in:\n%s", want, b.String())
+		}
+	}
+}
+
 // terminal is a pseudo-terminal: what is written to tty is read from the other side.
 func terminal(t *testing.T, write func(tty *os.File)) string {
 	t.Helper()

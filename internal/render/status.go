@@ -146,6 +146,16 @@ func notes(w *strings.Builder, p paint, s control.Status) {
 			fmt.Fprintf(w, "%s: %s\n", p.bold(st.Name), p.red(st.Error))
 		}
 	}
+	if s.Warm != nil {
+		fmt.Fprintf(w, "%s batch %d", p.bold("warm tree:"), s.Warm.Batch)
+		if lag := int64(s.HeadBatch) - int64(s.Warm.Batch); lag > 0 {
+			fmt.Fprintf(w, ", %d behind", lag)
+		}
+		if s.Warm.Error != "" {
+			fmt.Fprintf(w, ": %s", p.red(s.Warm.Error))
+		}
+		fmt.Fprintln(w)
+	}
 	for _, warning := range s.Warnings {
 		fmt.Fprintf(w, "%s %s\n", p.yellow("warning:"), warning)
 	}

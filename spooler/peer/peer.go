@@ -1,6 +1,6 @@
 // Package peer is the process of a replica peer: it takes the batches that owners push into its store, checks them and says so in
 // acks, and sends a volume on to the cache from its own copy when the volume's sender does not work. docs/sending.md says how it is
-// decided who sends.
+// decided who sends. With an identity it also keeps a directory of each volume equal to the newest complete batch (internal/warm).
 //
 // After a crash: every batch and shard is where it was. What was checked is remembered below the state directory, which may be
 // behind: then a few batches are checked again. Where delivery stands is read at the cache. Only what `copies` backup hosts hold is
@@ -45,6 +45,7 @@ type Peer struct {
 	root   store.Store
 	cache  store.Store
 	others []namedStore
+	far    []namedStore // the cache and the others once more, for warm trees: their reading takes no connection from sending
 	watch  *intake.Watcher
 	used   atomic.Int64 // bytes in the store, as last counted
 
@@ -80,6 +81,15 @@ func New(opt Options) (*Peer, error) {
 		}
 		p.others = append(p.others, namedStore{r.Name, s})
 	}
+	if p.cfg.Warm != "" {
+		for _, st := range append([]config.Store{p.cfg.Cache}, p.cfg.Replicas...) {
+			s, err := p.open(st)
+			if err != nil {
+				return nil, err
+			}
+			p.far = append(p.far, namedStore{st.Name, s})
+		}
+	}
 	p.watch = intake.NewWatcher(p.cfg.Store, p.log)
 	return p, nil
 }
@@ -96,10 +106,16 @@ func (p *Peer) open(st config.Store) (store.Store, error) {
 	return s, nil
 }
 
-// Close frees the connections. Run must have returned.
+// Close frees the connections and the warm trees. Run must have returned.
 func (p *Peer) Close() error {
-	faults := []error{p.root.Close(), p.cache.Close()}
-	for _, o := range p.others {
+	var faults []error
+	for _, v := range p.all() {
+		if v.warm != nil {
+			faults = append(faults, v.warm.close())
+		}
+	}
+	faults = append(faults, p.root.Close(), p.cache.Close())
+	for _, o := range slices.Concat(p.others, p.far) {
 		faults = append(faults, o.s.Close())
 	}
 	return errors.Join(faults...)

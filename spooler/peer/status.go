@@ -89,6 +89,9 @@ func (v *volume) status(now time.Time) control.Status {
 			LagBatches: max(0, int64(s.Acks.Head)-int64(there)),
 		})
 	}
+	if v.warm != nil {
+		st.Warm = v.warm.status()
+	}
 	return v.more(st)
 }
 

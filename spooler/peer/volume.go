@@ -23,6 +23,7 @@ type volume struct {
 	name    string
 	keep    *intake.Keeper
 	arrived chan struct{} // capacity one
+	warm    *warmer       // nil: none is kept
 
 	mu     sync.Mutex     // guards what follows
 	sender *sender.Sender // nil until it is known whose volume it is
@@ -41,11 +42,19 @@ func (p *Peer) newVolume(name string) *volume {
 		Kind: "replica", StoreName: p.cfg.Name, URL: p.cfg.Store, State: filepath.Join(p.cfg.State, "volumes"),
 		Full: p.full, OnHead: v.headMoved, Log: p.log,
 	}
+	if p.cfg.Warm != "" {
+		v.warm = newWarmer(v)
+	}
 	return v
 }
 
 // start runs the volume's loops.
 func (v *volume) start(ctx context.Context, g *errgroup.Group) {
+	if w := v.warm; w != nil {
+		g.Go(func() error {
+			return every(ctx, listEvery, w.wake, func() time.Duration { return w.WarmOnce(ctx) })
+		})
+	}
 	g.Go(func() error {
 		sending := false
 		return every(ctx, listEvery, v.arrived, func() time.Duration {
@@ -73,6 +82,9 @@ func (v *volume) ArriveOnce(ctx context.Context) time.Duration {
 }
 
 func (v *volume) headMoved() {
+	if v.warm != nil {
+		nudge(v.warm.wake)
+	}
 	if s := v.senderIfKnown(); s != nil {
 		s.Wake()
 	}

@@ -47,6 +47,7 @@ type NamedStore struct {
 type Source struct {
 	Stores []NamedStore
 	IDs    []age.Identity
+	Silent []Fault  // stores that did not answer when the volume was looked for: among the faults from the beginning
 	Owners []string // keys that may own the volume (authorized_keys form); every envelope is checked against the chain of owners
 }
 

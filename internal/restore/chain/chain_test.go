@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"filippo.io/age"
@@ -377,27 +378,71 @@ func TestLocate(t *testing.T) {
 	}
 	roots := []chain.NamedStore{{Name: "cache1", Store: empty}, {Name: "vault1", Store: root}}
 	for _, name := range []string{"", "projects"} {
-		found, got, err := chain.Locate(ctx, roots, name)
-		if err != nil || got != "projects" || len(found) != 1 || found[0].Name != "vault1" {
-			t.Errorf("locate %q: %v, %q, %v", name, found, got, err)
+		found, err := chain.Locate(ctx, roots, name)
+		if err != nil || found.Volume != "projects" || len(found.Stores) != 1 || found.Stores[0].Name != "vault1" || found.Silent != nil {
+			t.Errorf("locate %q: %+v, %v", name, found, err)
 		}
 	}
-	if found, _, err := chain.Locate(ctx, v.Stores, ""); err != nil || len(found) != 1 {
+	if found, err := chain.Locate(ctx, v.Stores, ""); err != nil || len(found.Stores) != 1 {
 		t.Errorf("a volume's own directory: %v, %v", found, err)
 	}
-	if _, _, err := chain.Locate(ctx, roots, "other"); !errors.Is(err, chain.ErrNoBatch) {
+	if _, err := chain.Locate(ctx, roots, "other"); !errors.Is(err, chain.ErrNoBatch) {
 		t.Errorf("an absent volume: %v", err)
 	}
 	if err := os.MkdirAll(filepath.Join(filepath.Dir(v.Dirs[0]), "second", "batches"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := chain.Locate(ctx, roots, ""); err == nil || !strings.Contains(err.Error(), "projects, second") {
+	if _, err := chain.Locate(ctx, roots, ""); err == nil || !strings.Contains(err.Error(), "projects, second") {
 		t.Errorf("two volumes: %v", err)
 	}
 	if err := root.Publish(ctx, "second/volume.json", []byte(`{"format":2}`)); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := chain.Locate(ctx, roots, "second"); !errors.Is(err, batch.ErrFormat) {
+	if _, err := chain.Locate(ctx, roots, "second"); !errors.Is(err, batch.ErrFormat) {
 		t.Errorf("a newer format: %v", err)
 	}
+}
+
+// silent is a store whose host is off: nothing answers until the caller gives up.
+type silent struct{ store.Store }
+
+func (silent) List(ctx context.Context, _ string) ([]store.Info, error) {
+	<-ctx.Done()
+	return nil, fmt.Errorf("%w: %w", store.ErrTemporary, ctx.Err())
+}
+
+// Stores that do not answer hold nobody up for long, and are among the faults of what is read from the others.
+func TestLocateWithSilentStores(t *testing.T) {
+	v := volumetest.New(t, "vault1")
+	steps(v, 1)
+	root, err := store.Open(filepath.Dir(v.Dirs[0]), store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		roots := []chain.NamedStore{{Name: "bravo", Store: silent{}}, {Name: "vault1", Store: root}, {Name: "cache1", Store: silent{}}}
+		began := time.Now()
+		found, err := chain.Locate(t.Context(), roots, "")
+		if err != nil || len(found.Stores) != 1 || found.Stores[0].Name != "vault1" {
+			t.Fatalf("%+v, %v", found, err)
+		}
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("took %v", took)
+		}
+		src := v.Source()
+		src.Stores, src.Silent = found.Stores, found.Silent
+		line, err := chain.Open(t.Context(), src)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := line.Faults()
+		if len(f) != 2 || f[0].Store != "bravo" || f[1].Store != "cache1" || !errors.Is(f[0].Err, store.ErrTemporary) {
+			t.Errorf("faults %v", f)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if _, err := chain.Locate(ctx, roots[:1], ""); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("nobody answers: %v", err)
+		}
+	})
 }

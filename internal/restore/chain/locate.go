@@ -6,6 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"slipway/internal/batch"
 	"slipway/internal/store"
@@ -61,40 +65,81 @@ func isVolume(ctx context.Context, root store.Store, name string) (bool, error) 
 	return false, nil
 }
 
+// Located is one volume as several stores have it.
+type Located struct {
+	Volume string
+	Stores []NamedStore // those that have it, rooted at the volume, in the order given
+	Silent []Fault      // those that did not answer, or with an error: they may have it too
+}
+
 // Locate finds one volume in the roots of several stores: the one of that name or, with no name, the only one there is.
 // Stores that do not have it are left out, as long as one has it.
-func Locate(ctx context.Context, roots []NamedStore, volume string) ([]NamedStore, string, error) {
-	var found []NamedStore
+func Locate(ctx context.Context, roots []NamedStore, volume string) (l Located, err error) {
+	l.Volume = volume
 	var missing []error
-	for _, r := range roots {
-		names, err := Volumes(ctx, r.Store)
-		if err != nil {
-			missing = append(missing, fmt.Errorf("%s: %w", r.Name, err))
+	names, failed := look(ctx, roots, volume)
+	if err := ctx.Err(); err != nil {
+		return l, err
+	}
+	for i, r := range roots {
+		if failed[i] != nil {
+			l.Silent = append(l.Silent, Fault{r.Name, "volume", failed[i]})
+			missing = append(missing, fmt.Errorf("%s: %w", r.Name, failed[i]))
 			continue
 		}
-		name, err := pick(names, volume)
+		name, err := pick(names[i], l.Volume)
 		if err != nil {
 			if errors.Is(err, errSeveral) {
-				return nil, "", fmt.Errorf("find the volume in %s: %w", r.Name, err)
+				return l, fmt.Errorf("find the volume in %s: %w", r.Name, err)
 			}
 			missing = append(missing, fmt.Errorf("%s: %w", r.Name, err))
 			continue
 		}
 		if name == "" {
-			found = append(found, r)
+			l.Stores = append(l.Stores, r)
 			continue
 		}
-		volume = name // all the others must agree
+		l.Volume = name // all the others must agree
 		sub := NamedStore{Name: r.Name, Store: store.Sub(r.Store, name)}
 		if err := checkVersion(ctx, sub.Store); err != nil {
-			return nil, "", fmt.Errorf("open volume %s in %s: %w", name, r.Name, err)
+			return l, fmt.Errorf("open volume %s in %s: %w", name, r.Name, err)
 		}
-		found = append(found, sub)
+		l.Stores = append(l.Stores, sub)
 	}
-	if len(found) == 0 {
-		return nil, "", fmt.Errorf("find the volume: %w", errors.Join(missing...))
+	if len(l.Stores) == 0 {
+		return l, fmt.Errorf("find the volume: %w", errors.Join(missing...))
 	}
-	return found, volume, nil
+	return l, nil
+}
+
+// grace is how long the other stores have to answer when one has the volume.
+const grace = 5 * time.Second
+
+// look asks all roots side by side for their volumes. As soon as one has what is looked for, the others have a little time left: a
+// host that is off must not hold up a restore from one that is on.
+func look(ctx context.Context, roots []NamedStore, volume string) (names [][]string, failed []error) {
+	names, failed = make([][]string, len(roots)), make([]error, len(roots))
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	late := sync.OnceValue(func() *time.Timer { return time.AfterFunc(grace, stop) })
+	var g errgroup.Group
+	for i, r := range roots {
+		g.Go(func() error {
+			if names[i], failed[i] = Volumes(ctx, r.Store); failed[i] != nil {
+				if ctx.Err() != nil {
+					failed[i] = fmt.Errorf("look for volumes: %w within %v", store.ErrTemporary, grace)
+				}
+				return nil
+			}
+			if _, err := pick(names[i], volume); err == nil {
+				late()
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // none of them returns an error
+	late().Stop()
+	return names, failed
 }
 
 var errSeveral = errors.New("several volumes lie there")

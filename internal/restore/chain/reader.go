@@ -46,7 +46,7 @@ type Reader struct {
 
 func newReader(src Source) *Reader {
 	return &Reader{
-		stores: src.Stores, ids: src.IDs, known: make(map[[2]string]bool),
+		stores: src.Stores, ids: src.IDs, faults: slices.Clone(src.Silent), known: make(map[[2]string]bool),
 		absent: make(map[string]int), aside: make([]time.Time, len(src.Stores)),
 	}
 }
