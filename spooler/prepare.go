@@ -154,7 +154,7 @@ func (n *node) take(c *capture.Captured, content *batch.Content) {
 
 // worthSealing tells whether the batch would say anything.
 func (v *volume) worthSealing(s *sealing) bool {
-	return len(s.body.Inodes) > 0 || len(s.entries) > 0 || len(s.introduced) > 0 || v.fresh ||
+	return len(s.body.Inodes) > 0 || len(s.entries) > 0 || len(s.introduced) > 0 || v.fresh || v.renamed ||
 		(!v.meta.Complete && !v.walking())
 }
 
@@ -174,6 +174,7 @@ func (v *volume) fillEnvelope(s *sealing) {
 	}
 	e.Peers = v.peers
 	e.NextKeys = nextKeys(v)
+	v.renamed = false
 	for _, p := range s.introduced {
 		e.Introduces = append(e.Introduces, batch.Object{Digest: p.Digest, Size: p.Size})
 	}

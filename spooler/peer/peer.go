@@ -47,6 +47,7 @@ type Peer struct {
 	others []namedStore
 	watch  *intake.Watcher
 	used   atomic.Int64 // bytes in the store, as last counted
+	public string       // this node's public key; set by Run before anything is started
 
 	mu      sync.Mutex
 	volumes map[string]*volume // guarded by mu
@@ -115,6 +116,9 @@ func (p *Peer) Run(ctx context.Context) error {
 		return fmt.Errorf("lock state directory %s, another peer may run there: %w", p.cfg.State, err)
 	}
 	defer func() { _ = lock.Close() }() // the process ends anyway
+	if err := p.ensureKey(); err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.watch.Run(ctx, p.wake) })
 	g.Go(func() error { return p.countLoop(ctx) })

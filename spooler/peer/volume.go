@@ -25,6 +25,7 @@ type volume struct {
 	arrived chan struct{} // capacity one
 
 	mu     sync.Mutex     // guards what follows
+	told   bool           // this node's public key lies in the volume's directory
 	sender *sender.Sender // nil until it is known whose volume it is
 	stored batch.Seq      // `copies` backup hosts have everything up to here
 	stages []ack.Acks
@@ -68,6 +69,9 @@ func (v *volume) ArriveOnce(ctx context.Context) time.Duration {
 	c := v.keep.Chain()
 	if v.p.watch.Follow(&v.keep.Volume, &c) {
 		nudge(v.arrived) // something may have come before it was watched
+	}
+	if err := v.tellKey(ctx); err != nil && ctx.Err() == nil {
+		v.p.log.Warn("tell the owner this node's key", "volume", v.name, "error", err)
 	}
 	return again
 }
