@@ -66,6 +66,10 @@ func (v *volume) prepare(s *sealing) error {
 			return err
 		}
 	}
+	s.changed, s.body.Entries = len(s.body.Inodes), s.entries
+	if v.continued {
+		return v.prepareRest(s)
+	}
 	return nil
 }
 
@@ -102,7 +106,6 @@ func (v *volume) prepareEntries(s *sealing, parent batch.FileID) error {
 	if len(over) == 0 {
 		delete(v.tree.entries, parent)
 	}
-	s.body.Entries = s.entries
 	return nil
 }
 
@@ -184,8 +187,11 @@ func (v *volume) fillEnvelope(s *sealing) {
 		e.Why, e.LastWhole = v.why, v.meta.LastWhole
 	}
 	if v.fresh {
-		e.Base, e.Full, e.NamedBy = e.First, true, v.namedBy
+		e.Full, e.NamedBy = true, v.namedBy
 		s.body.Secret = &v.secret
+		if !v.continued {
+			e.Base = e.First
+		}
 	}
 }
 

@@ -109,12 +109,21 @@ func keyLine(pub ssh.PublicKey) string {
 // secretHead is the first line of a secret's file; the second is the secret in hex.
 const secretHead = "slipway-secret 1\n"
 
+// SaveSecret writes a secret that the volume has already, as a new owner learns it from a batch. Present and equal is success.
+func SaveSecret(path string, s chunk.Secret) error {
+	if err := durable.CreateIdempotent(path, secretText(s), 0o600); err != nil {
+		return fmt.Errorf("save volume secret: %w", err)
+	}
+	return nil
+}
+
+func secretText(s chunk.Secret) []byte { return []byte(secretHead + hex.EncodeToString(s[:]) + "\n") }
+
 // NewSecret makes the volume's secret at path (0600, never over an existing file). LoadSecret reads it.
 func NewSecret(path string) (chunk.Secret, error) {
 	var s chunk.Secret
 	_, _ = rand.Read(s[:]) // never fails: the program ends where there is no randomness
-	text := secretHead + hex.EncodeToString(s[:]) + "\n"
-	if err := durable.CreateExclusive(path, []byte(text), 0o600); err != nil {
+	if err := durable.CreateExclusive(path, secretText(s), 0o600); err != nil {
 		return chunk.Secret{}, fmt.Errorf("make volume secret: %w", err)
 	}
 	return s, nil
