@@ -31,6 +31,9 @@ type ackOf = ack.Acks
 
 // open reads keys and identity, opens the own store, the catalog and the journal, and finishes what the last run left.
 func (s *Spooler) open() error {
+	if err := s.state.CheckSuperseded(); err != nil {
+		return err
+	}
 	v, err := s.newVolume()
 	if err != nil {
 		return err

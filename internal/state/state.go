@@ -7,6 +7,7 @@
 //	journal/        what the mount process wrote and the spooler has not sealed yet
 //	catalog.db      the tree as last sealed, and the chunk index
 //	spool/          the node's own store, unless the configuration puts it elsewhere
+//	superseded.json who owns the volume in this node's place, once another node was promoted
 //	lock            held by the supervisor
 //	control.sock    answers of the running daemon
 //	status.json     its last answer
