@@ -76,7 +76,7 @@ func (r *run) named(ctx context.Context, v *view) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("epoch %d, key %s: %w; it is named by its batches once the owner has met this peer, or when its configuration has it as key:", epoch, r.key, ErrNotNamed)
+	return fmt.Errorf("epoch %d, key %s: %w; its batches do once it has met this peer, or its configuration gives the key", epoch, r.key, ErrNotNamed)
 }
 
 // sign is what the owner moves while it lives.
