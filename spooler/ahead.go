@@ -40,7 +40,8 @@ type epochEnd struct {
 }
 
 // beginAnew begins the next epoch when the present one cannot go on: behind the newest batch of a destination that is ahead,
-// which is copied into the own store, or behind this node's own newest. The catalog is set aside and the spooler starts anew;
+// which is copied into the own store, or behind this node's own newest. An epoch ahead that another node began, named by this one, is
+// not followed: this node does not own the volume any more. The catalog is set aside and the spooler starts anew;
 // the mount goes on serving and journaling meanwhile.
 //
 // Dying before the catalog is set aside repeats everything; dying after it starts the new epoch as a lost catalog does.
@@ -53,6 +54,11 @@ func (s *Spooler) beginAnew(ctx context.Context) error {
 		return nil
 	}
 	v := s.vol
+	if e.ahead {
+		if err := s.yield(ctx, e); err != nil {
+			return s.again(e, err)
+		}
+	}
 	v.log.Error("the epoch cannot go on: a new one begins and the whole tree is read again", "store", e.store, "error", e.err)
 	if e.ahead {
 		name, data, err := newestAt(ctx, s.destination(e.store))
@@ -70,6 +76,17 @@ func (s *Spooler) beginAnew(ctx context.Context) error {
 		return &fatalError{err}
 	}
 	return &fatalError{fmt.Errorf("%w: started anew", e.err)}
+}
+
+// again keeps what ended the epoch for the next step, unless it is settled: a store may not answer just now.
+func (s *Spooler) again(e *epochEnd, err error) error {
+	var fatal *fatalError
+	if !errors.As(err, &fatal) {
+		s.endMu.Lock()
+		s.end = e
+		s.endMu.Unlock()
+	}
+	return err
 }
 
 func (s *Spooler) destination(name string) store.Store {

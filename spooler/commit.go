@@ -17,7 +17,7 @@ import (
 // commit writes everything the batch means into the catalog, with the position up to which the journal is consumed.
 func (v *volume) commit(tx *catalog.Tx, s *sealing) error {
 	seq := s.env.Last
-	for i := range s.body.Inodes {
+	for i := range s.body.Inodes[:s.changed] {
 		n := v.tree.nodes[s.body.Inodes[i].ID]
 		n.Seq = seq
 		if err := tx.PutInode(&n.Inode); err != nil {
@@ -169,7 +169,7 @@ func (v *volume) commitMeta(tx *catalog.Tx, s *sealing) error {
 // settleCommitted brings memory to where the catalog is: what was sealed leaves the overlay.
 func (v *volume) settleCommitted(s *sealing) {
 	t := v.tree
-	for i := range s.body.Inodes {
+	for i := range s.body.Inodes[:s.changed] {
 		id := s.body.Inodes[i].ID
 		if n := t.nodes[id]; n != nil && !n.readXattrs {
 			delete(t.nodes, id)
@@ -208,7 +208,7 @@ func (v *volume) settleCommitted(s *sealing) {
 		v.usage.Add(int64(len(data)))
 	}
 	v.abandoned = v.abandoned[len(s.env.Abandons):]
-	v.fresh, v.namedBy = false, ""
+	v.fresh, v.continued, v.namedBy = false, false, ""
 	v.lastSeal, v.dirtySince = v.now(), time.Time{}
 }
 

@@ -3,15 +3,13 @@ package spooler
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"slipway/internal/batch"
 	"slipway/internal/catalog"
 	"slipway/internal/store"
 	"slipway/spooler/push"
 )
-
-// fileIDsPerEpoch separates the ids of files given in different epochs: a catalog that was lost cannot say which were used.
-const fileIDsPerEpoch = 1 << 40
 
 // beginEpochIfLost gives a new catalog its epoch: the first, or, where the own store holds batches that the catalog knows nothing
 // of, the next one, chained to the newest of them. This node cannot read what it sealed, so the new epoch begins empty and
@@ -60,35 +58,56 @@ func (v *volume) nextEpoch(found []string) (catalog.Meta, error) {
 	e := b.Envelope
 	return catalog.Meta{
 		VolumeID: v.id, Epoch: e.Epoch + 1, Head: e.Last, HeadDigest: b.Digest, SealedAt: e.SealedAt,
-		NextFile: batch.FileID(e.Epoch+1) * fileIDsPerEpoch,
+		NextFile: catalog.FirstFile(e.Epoch + 1),
 	}, nil
 }
 
-// loadFresh prepares the first batch of an epoch that has none yet.
+// loadFresh prepares the first batch of an epoch that has none yet. Where the catalog holds the tree of the batch that the epoch
+// follows (internal/promote has put it there), the epoch continues it: with its base, and the whole tree in the first batch.
 func (v *volume) loadFresh(meta catalog.Meta) error {
-	v.fresh = meta.Base == 0
+	v.fresh, v.continued = meta.Base == 0, false
+	if meta.Base > 0 {
+		err := v.cat.View(func(tx *catalog.Tx) error {
+			b, ok, err := tx.Batch(meta.Head)
+			v.continued = ok && b.Epoch < meta.Epoch
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("read catalog: %w", err)
+		}
+		v.fresh = v.continued
+	}
 	if !v.fresh || meta.Head == 0 {
 		return nil
 	}
+	return v.findNaming(meta)
+}
+
+// findNaming finds the signed envelope of the epoch before that named this node's key, the newest one: this node's own if it owned
+// that epoch, else that of the owner that it was a peer of.
+func (v *volume) findNaming(meta catalog.Meta) error {
 	found, err := ownBatches(context.Background(), v.own)
 	if err != nil {
 		return err
 	}
-	for _, name := range found {
-		_, _, last, err := batch.ParsePath(name)
-		if err != nil || last != meta.Head {
+	for _, name := range slices.Backward(found) {
+		e, _, last, err := batch.ParsePath(name)
+		if err != nil || last > meta.Head || e+1 != meta.Epoch {
 			continue
 		}
 		b, err := v.readOwnBatch(name)
 		if err != nil {
 			return err
 		}
-		if b.Digest == meta.HeadDigest {
+		if last == meta.Head && b.Digest != meta.HeadDigest {
+			break
+		}
+		if slices.Contains(append(b.Envelope.NextKeys, b.Envelope.OwnerKey), v.ownKey) {
 			v.namedBy = b.SignedEnvelope()
 			return nil
 		}
 	}
-	return fmt.Errorf("batch %d, which epoch %d follows, is not in the own store", meta.Head, meta.Epoch)
+	return fmt.Errorf("no batch in the own store, up to batch %d which epoch %d follows, names this node's key", meta.Head, meta.Epoch)
 }
 
 // importBatches notes what the own store holds, so that what was not delivered still is, and its shards are not taken for

@@ -31,6 +31,9 @@ type ackOf = ack.Acks
 
 // open reads keys and identity, opens the own store, the catalog and the journal, and finishes what the last run left.
 func (s *Spooler) open() error {
+	if err := s.state.CheckSuperseded(); err != nil {
+		return err
+	}
 	v, err := s.newVolume()
 	if err != nil {
 		return err
@@ -61,6 +64,7 @@ func (s *Spooler) open() error {
 		return err
 	}
 	v.applyExcludeChange()
+	v.lookNamed()
 	if err := s.openBackups(); err != nil {
 		return err
 	}
@@ -109,8 +113,8 @@ func (s *Spooler) newVolume() (*volume, error) {
 			settle: cfg.Settle, maxAge: cfg.MaxAge, openInterval: cfg.OpenInterval, batch: s.opt.BatchInterval,
 		},
 	}
-	for _, r := range cfg.Replicas {
-		v.peers = append(v.peers, batch.Peer{Name: r.Name, Key: r.Key})
+	if err := s.namePeers(v); err != nil {
+		return nil, err
 	}
 	if v.exclude, err = exclude.New(cfg.Exclude); err != nil {
 		return nil, err

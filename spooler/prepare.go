@@ -66,6 +66,10 @@ func (v *volume) prepare(s *sealing) error {
 			return err
 		}
 	}
+	s.changed, s.body.Entries = len(s.body.Inodes), s.entries
+	if v.continued {
+		return v.prepareRest(s)
+	}
 	return nil
 }
 
@@ -102,7 +106,6 @@ func (v *volume) prepareEntries(s *sealing, parent batch.FileID) error {
 	if len(over) == 0 {
 		delete(v.tree.entries, parent)
 	}
-	s.body.Entries = s.entries
 	return nil
 }
 
@@ -154,7 +157,7 @@ func (n *node) take(c *capture.Captured, content *batch.Content) {
 
 // worthSealing tells whether the batch would say anything.
 func (v *volume) worthSealing(s *sealing) bool {
-	return len(s.body.Inodes) > 0 || len(s.entries) > 0 || len(s.introduced) > 0 || v.fresh ||
+	return len(s.body.Inodes) > 0 || len(s.entries) > 0 || len(s.introduced) > 0 || v.fresh || v.renamed ||
 		(!v.meta.Complete && !v.walking())
 }
 
@@ -174,6 +177,7 @@ func (v *volume) fillEnvelope(s *sealing) {
 	}
 	e.Peers = v.peers
 	e.NextKeys = nextKeys(v)
+	v.renamed = false
 	for _, p := range s.introduced {
 		e.Introduces = append(e.Introduces, batch.Object{Digest: p.Digest, Size: p.Size})
 	}
@@ -183,8 +187,11 @@ func (v *volume) fillEnvelope(s *sealing) {
 		e.Why, e.LastWhole = v.why, v.meta.LastWhole
 	}
 	if v.fresh {
-		e.Base, e.Full, e.NamedBy = e.First, true, v.namedBy
+		e.Full, e.NamedBy = true, v.namedBy
 		s.body.Secret = &v.secret
+		if !v.continued {
+			e.Base = e.First
+		}
 	}
 }
 

@@ -93,7 +93,7 @@ func (v *volume) warnings() []string {
 
 // storeWarnings are the things to do about a destination besides what keeps it from being reached.
 func (s *Spooler) storeWarnings() []string {
-	w := s.rottenWarnings()
+	w := append(s.rottenWarnings(), s.keyWarnings()...)
 	for _, p := range s.pushers {
 		r := p.Report()
 		if r.Skew != 0 {

@@ -20,6 +20,7 @@ const maxShards = 1024
 type sealing struct {
 	env        batch.Envelope
 	body       batch.Body
+	changed    int // of body.Inodes: those that the batch changes, first; behind them is the rest of a whole tree
 	captures   []*pendingFile
 	introduced []capture.Published
 	entries    []batch.Entry             // emitted

@@ -61,7 +61,10 @@ type Spooler struct {
 	endMu sync.Mutex    // guards what follows
 	end   *epochEnd     // set when the epoch cannot go on
 	rots  []push.Rotten // damaged shards of the own store met in this run
-	log   *slog.Logger
+
+	strangeKeys map[string]string // replica peers that show another key than they did at first contact, and what was met
+
+	log *slog.Logger
 }
 
 const (
@@ -108,6 +111,7 @@ func (s *Spooler) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return s.loop(ctx) })
 	g.Go(func() error { return s.watchJournal(ctx) })
+	g.Go(func() error { return s.keyLoop(ctx) })
 	for _, p := range s.pushers[:len(s.pushers)-1] {
 		g.Go(func() error { return p.Run(ctx) })
 	}

@@ -82,6 +82,8 @@ type volume struct {
 	abandoned      []batch.Object
 	namedBy        string                            // first batch of a later epoch: the signed envelope that named this node's key
 	fresh          bool                              // the next batch is the first of its epoch
+	continued      bool                              // fresh, and the catalog holds the tree that the epoch continues
+	renamed        bool                              // no batch names the peers' keys as they are known now
 	savedPending   map[batch.FileID]journal.Position // as the catalog has it
 	savedUnchecked map[batch.FileID]struct{}
 	held           *sealing // prepared, but the own store could not take it yet

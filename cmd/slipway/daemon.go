@@ -41,6 +41,9 @@ func mountVolume(cmd *cobra.Command, c *config.Config, _ []string) error {
 	if err := c.CheckKeys(); err != nil {
 		return err
 	}
+	if err := state.Dir(c.Primary.State).CheckSuperseded(); err != nil {
+		return &coded{exitError, err}
+	}
 	path, err := filepath.Abs(c.Path)
 	if err != nil {
 		return err

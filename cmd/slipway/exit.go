@@ -15,6 +15,7 @@ import (
 	"slipway/internal/control"
 	"slipway/internal/durable"
 	"slipway/internal/keys"
+	"slipway/internal/state"
 	"slipway/internal/store"
 	"slipway/internal/supervisor"
 )
@@ -54,6 +55,8 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.Is(err, context.Canceled):
 		return exitSignal
+	case errors.Is(err, state.ErrSuperseded):
+		return supervisor.ExitSuperseded
 	}
 	for _, later := range []error{store.ErrTemporary, durable.ErrLocked, catalog.ErrBusy, control.ErrNoDaemon, control.ErrSilent, supervisor.ErrBusy, supervisor.ErrMounted} {
 		if errors.Is(err, later) {

@@ -109,6 +109,9 @@ func (b *Batch) SignedEnvelope() string {
 // Path returns the batch's name in a store.
 func (b *Batch) Path() string { return Path(b.Envelope.Epoch, b.Envelope.First, b.Envelope.Last) }
 
+// File returns the bytes that were parsed.
+func (b *Batch) File() []byte { return append([]byte(b.SignedEnvelope()), b.body...) }
+
 // Introduced returns the digests of the shards that have to be there for the batch to count.
 func (b *Batch) Introduced() []shard.Digest {
 	list := make([]shard.Digest, len(b.Envelope.Introduces))

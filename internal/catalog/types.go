@@ -25,6 +25,10 @@ type Meta struct {
 	BootID     string           // of the machine's run that sealed the head: after another boot the latest files may not have reached the disk
 }
 
+// FirstFile is the first id that an epoch after the first gives: a catalog that was lost, or another node's, cannot say which ids
+// were used before.
+func FirstFile(e batch.Epoch) batch.FileID { return batch.FileID(e) << 40 }
+
 // Inode is a file as last sealed, with what is needed to see whether it changed.
 type Inode struct {
 	batch.Inode

@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"filippo.io/age"
-	"golang.org/x/crypto/ssh"
-
 	"slipway/internal/durable"
 )
 
@@ -133,11 +131,11 @@ func ownerLine(node, key string) (string, error) {
 	if node == "" || strings.ContainsAny(node, " \t\r\n") {
 		return "", fmt.Errorf("%q: %w", node, errNode)
 	}
-	pub, _, _, rest, err := ssh.ParseAuthorizedKey([]byte(key))
-	if err != nil || pub.Type() != ssh.KeyAlgoED25519 || len(bytes.TrimSpace(rest)) > 0 {
-		return "", fmt.Errorf("%q: %w", key, errOwnerKey)
+	line, err := ParsePublic([]byte(key))
+	if err != nil {
+		return "", fmt.Errorf("%q: %w", key, err)
 	}
-	return ownerMark + node + " " + keyLine(pub) + "\n", nil
+	return ownerMark + node + " " + line + "\n", nil
 }
 
 // ParseRecipients reads age recipients ("age1…"); each error names the offending one.

@@ -57,6 +57,23 @@ func NewNodeKey(path, node string) error {
 	return nil
 }
 
+// EnsureNodeKey reads the node's key, which it makes if there is none. Never over an existing file: a key that cannot be read is an
+// error, and so is the .pub of a key that is gone. Of two processes that make it at once both get the one that is there then.
+func EnsureNodeKey(path, node string) (ssh.Signer, error) {
+	signer, err := LoadNodeKey(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return signer, err
+	}
+	made := NewNodeKey(path, node)
+	if made != nil && !errors.Is(made, fs.ErrExist) {
+		return nil, made
+	}
+	if signer, err = LoadNodeKey(path); errors.Is(err, fs.ErrNotExist) {
+		return nil, made
+	}
+	return signer, err
+}
+
 // LoadNodeKey reads it.
 func LoadNodeKey(path string) (ssh.Signer, error) {
 	data, err := ReadSecretFile(path)
@@ -76,6 +93,15 @@ func LoadNodeKey(path string) (ssh.Signer, error) {
 // PublicLine returns a signer's public key in authorized_keys form without comment: "ssh-ed25519 AAAA…".
 func PublicLine(s ssh.Signer) string { return keyLine(s.PublicKey()) }
 
+// ParsePublic reads one Ed25519 public key in authorized_keys form, as another node wrote it, and returns it without its comment.
+func ParsePublic(text []byte) (string, error) {
+	pub, _, _, rest, err := ssh.ParseAuthorizedKey(text)
+	if err != nil || pub.Type() != ssh.KeyAlgoED25519 || len(bytes.TrimSpace(rest)) > 0 {
+		return "", fmt.Errorf("read public key: %w", errOwnerKey)
+	}
+	return keyLine(pub), nil
+}
+
 func keyLine(pub ssh.PublicKey) string {
 	return strings.TrimSuffix(string(ssh.MarshalAuthorizedKey(pub)), "\n")
 }
@@ -83,12 +109,21 @@ func keyLine(pub ssh.PublicKey) string {
 // secretHead is the first line of a secret's file; the second is the secret in hex.
 const secretHead = "slipway-secret 1\n"
 
+// SaveSecret writes a secret that the volume has already, as a new owner learns it from a batch. Present and equal is success.
+func SaveSecret(path string, s chunk.Secret) error {
+	if err := durable.CreateIdempotent(path, secretText(s), 0o600); err != nil {
+		return fmt.Errorf("save volume secret: %w", err)
+	}
+	return nil
+}
+
+func secretText(s chunk.Secret) []byte { return []byte(secretHead + hex.EncodeToString(s[:]) + "\n") }
+
 // NewSecret makes the volume's secret at path (0600, never over an existing file). LoadSecret reads it.
 func NewSecret(path string) (chunk.Secret, error) {
 	var s chunk.Secret
 	_, _ = rand.Read(s[:]) // never fails: the program ends where there is no randomness
-	text := secretHead + hex.EncodeToString(s[:]) + "\n"
-	if err := durable.CreateExclusive(path, []byte(text), 0o600); err != nil {
+	if err := durable.CreateExclusive(path, secretText(s), 0o600); err != nil {
 		return chunk.Secret{}, fmt.Errorf("make volume secret: %w", err)
 	}
 	return s, nil

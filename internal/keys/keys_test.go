@@ -138,3 +138,33 @@ func TestSecret(t *testing.T) {
 		}
 	}
 }
+
+func TestEnsureNodeKey(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "node.key")
+	first, err := EnsureNodeKey(path, "bravo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("%v %v", st, err)
+	}
+	again, err := EnsureNodeKey(path, "bravo")
+	if err != nil || PublicLine(again) != PublicLine(first) {
+		t.Errorf("another key the second time: %v", err)
+	}
+	if err := os.WriteFile(path, []byte("damaged"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := EnsureNodeKey(path, "bravo"); err == nil {
+		t.Error("a damaged key was passed over")
+	}
+	if data, err := os.ReadFile(path); err != nil || string(data) != "damaged" {
+		t.Errorf("it was written over: %q %v", data, err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := EnsureNodeKey(path, "bravo"); err == nil {
+		t.Error("a key was made beside the public half of one that is gone")
+	}
+}

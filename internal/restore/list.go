@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"slipway/internal/batch"
+	"slipway/internal/chunk"
 	"slipway/internal/restore/content"
 	"slipway/internal/restore/object"
 )
@@ -120,6 +121,9 @@ func (t *Tree) each(dir batch.FileID, depth int, seen map[batch.FileID]bool, fn 
 
 // NoRoot tells that nothing is known of the root's own attributes.
 func (t *Tree) NoRoot() bool { return t.noRoot }
+
+// Secret returns the volume's secret; nil if no batch that the tree was folded from holds it.
+func (t *Tree) Secret() *chunk.Secret { return t.secret }
 
 // Content reads the tree's files.
 func (t *Tree) Content() *content.Reader { return t.content }

@@ -26,6 +26,7 @@ type Tree struct {
 
 	line     *chain.Line
 	content  *content.Reader
+	secret   *chunk.Secret
 	inodes   map[batch.FileID]*batch.Inode
 	children map[batch.FileID][]child // sorted by name
 	noRoot   bool                     // nothing is known of the root's own attributes
@@ -133,7 +134,7 @@ func fold(ctx context.Context, line *chain.Line, c chain.Choice) (*Tree, error) 
 		k := chunk.DeriveKeys(*secret)
 		keys = &k
 	}
-	t.content = content.NewReader(line.Reader, keys)
+	t.content, t.secret = content.NewReader(line.Reader, keys), secret
 	t.grow(entries)
 	return t, nil
 }

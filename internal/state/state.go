@@ -3,9 +3,11 @@
 //	node.key        the node's Ed25519 key (0600), node.key.pub beside it
 //	volume.json     volume name and id
 //	volume.secret   the volume's secret (0600)
+//	peers/          the replica peers' public keys, recorded at first contact
 //	journal/        what the mount process wrote and the spooler has not sealed yet
 //	catalog.db      the tree as last sealed, and the chunk index
 //	spool/          the node's own store, unless the configuration puts it elsewhere
+//	superseded.json who owns the volume in this node's place, once another node was promoted
 //	lock            held by the supervisor
 //	control.sock    answers of the running daemon
 //	status.json     its last answer
@@ -48,6 +50,9 @@ func (d Dir) Spool() string { return filepath.Join(string(d), "spool") }
 
 // Lock is held by the supervisor.
 func (d Dir) Lock() string { return filepath.Join(string(d), "lock") }
+
+// Peers holds the replica peers' public keys as recorded at first contact.
+func (d Dir) Peers() string { return filepath.Join(string(d), "peers") }
 
 func (d Dir) volumeFile() string { return filepath.Join(string(d), "volume.json") }
 

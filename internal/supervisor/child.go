@@ -42,8 +42,13 @@ func mountVerdict(code int) (bool, error) {
 	return false, nil
 }
 
-// spoolerVerdict: whatever ends the spooler, the mount stays and it is started again.
-func spoolerVerdict(int) (bool, error) { return false, nil }
+// spoolerVerdict: whatever ends the spooler, the mount stays, and it is started again as long as the volume is this node's.
+func spoolerVerdict(code int) (bool, error) {
+	if code == ExitSuperseded {
+		return true, ErrSuperseded
+	}
+	return false, nil
+}
 
 // keep starts the child, and again whenever it dies, until the verdict is final or ctx ends and the child with it.
 //
@@ -62,6 +67,9 @@ func (c *child) keep(ctx context.Context) error {
 		if err == nil {
 			if final, why := c.verdict(ended.ExitCode()); final {
 				c.log.Info("child ended", "child", c.name, "how", ended.String())
+				if why != nil {
+					c.log.Error("child is not started again", "child", c.name, "error", why)
+				}
 				return why
 			}
 			err = fmt.Errorf("%s: %s", c.name, ended)

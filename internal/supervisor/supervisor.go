@@ -32,7 +32,13 @@ const (
 // ExitConfig is the exit code by which the mount process says that no restart will help.
 const ExitConfig = 2
 
+// ExitSuperseded is the exit code by which the spooler says that another node owns the volume now: it is not started again. The mount
+// goes on serving, because applications must not fail; the next start is refused.
+const ExitSuperseded = 6
+
 var (
+	// ErrSuperseded says that the spooler ended with ExitSuperseded.
+	ErrSuperseded = errors.New("another node owns the volume now: nothing written here is backed up any more")
 	// ErrBusy says that another supervisor holds the state directory.
 	ErrBusy = errors.New("another slipway mount runs with this state directory")
 	// ErrMounted says that a living slipway mount lies where source or mount point are.

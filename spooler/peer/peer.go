@@ -48,6 +48,7 @@ type Peer struct {
 	far    []namedStore // the cache and the others once more, for warm trees: their reading takes no connection from sending
 	watch  *intake.Watcher
 	used   atomic.Int64 // bytes in the store, as last counted
+	public string       // this node's public key; set by Run before anything is started
 
 	mu      sync.Mutex
 	volumes map[string]*volume // guarded by mu
@@ -131,6 +132,9 @@ func (p *Peer) Run(ctx context.Context) error {
 		return fmt.Errorf("lock state directory %s, another peer may run there: %w", p.cfg.State, err)
 	}
 	defer func() { _ = lock.Close() }() // the process ends anyway
+	if err := p.ensureKey(); err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.watch.Run(ctx, p.wake) })
 	g.Go(func() error { return p.countLoop(ctx) })

@@ -26,6 +26,7 @@ type volume struct {
 	warm    *warmer       // nil: none is kept
 
 	mu     sync.Mutex     // guards what follows
+	told   bool           // this node's public key lies in the volume's directory
 	sender *sender.Sender // nil until it is known whose volume it is
 	stored batch.Seq      // `copies` backup hosts have everything up to here
 	stages []ack.Acks
@@ -77,6 +78,9 @@ func (v *volume) ArriveOnce(ctx context.Context) time.Duration {
 	c := v.keep.Chain()
 	if v.p.watch.Follow(&v.keep.Volume, &c) {
 		nudge(v.arrived) // something may have come before it was watched
+	}
+	if err := v.tellKey(ctx); err != nil && ctx.Err() == nil {
+		v.p.log.Warn("tell the owner this node's key", "volume", v.name, "error", err)
 	}
 	return again
 }

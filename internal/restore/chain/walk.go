@@ -110,6 +110,17 @@ func fatal(err error) error {
 	return err
 }
 
+// Exactly reads the batch of slot i with this digest, from whichever store has it.
+func (l *Line) Exactly(ctx context.Context, i int, digest batch.Digest) (*batch.Batch, error) {
+	s := &l.Slots[i]
+	return l.batch(ctx, s, []string{l.keys[s.Epoch]}, &digest)
+}
+
+// Before returns the batch of slot i that next is chained to: b, or another store's where b is not that one.
+func (l *Line) Before(ctx context.Context, i int, b, next *batch.Batch) (*batch.Batch, error) {
+	return l.link(ctx, i, b, next)
+}
+
 // link checks that next is chained to b; where the store's b is another one, it looks for the right one in the other stores.
 func (l *Line) link(ctx context.Context, i int, b, next *batch.Batch) (*batch.Batch, error) {
 	e := &next.Envelope

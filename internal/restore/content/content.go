@@ -247,6 +247,11 @@ func (r *Reader) each(ctx context.Context, c *batch.Content, fn func(p *batch.Pi
 	return l.rest()
 }
 
+// Pieces calls fn for every piece of a file in order, those in its lists included.
+func (r *Reader) Pieces(ctx context.Context, c *batch.Content, fn func(*batch.Piece) error) error {
+	return r.each(ctx, c, func(p *batch.Piece, _ []part) error { return fn(p) })
+}
+
 // WriteAt writes a file's content into w, holes left out, several chunks at once. wrote is told of every run of bytes.
 func (r *Reader) WriteAt(ctx context.Context, c *batch.Content, w io.WriterAt, wrote func(int64)) error {
 	write := func(ctx context.Context, p *batch.Piece, parts []part) error {
