@@ -81,6 +81,7 @@ func TestPrimary(t *testing.T) {
 		SSH:        SSH{Key: "/etc/slipway/keys/ssh", KnownHosts: "/etc/slipway/known_hosts"},
 		Exclude:    []string{"*.tmp", "/scratch/"}, ExcludeLines: []int{17, 18},
 		Copies: 2, Settle: 300 * time.Millisecond, MaxAge: 10 * time.Second, OpenInterval: time.Minute, MinReplicas: 1, BatchInterval: 500 * time.Millisecond,
+		StaleAfter: 5 * time.Second, StallAfter: 5 * time.Second, Step: time.Second, PreferAfter: time.Minute,
 	}
 	if d := cmp.Diff(want, c.Primary); d != "" {
 		t.Error(d)
@@ -166,7 +167,7 @@ func TestFaults(t *testing.T) {
 		{"misspelt nested key", "cap: 50GiB", "capp: 50GiB", []string{`6:43: unknown key "spool.capp"`}, `did you mean "cap"?`},
 		{"key of another role", "copies: 2\nsettle", "receive: {}\nsettle", []string{`19:1: unknown key "receive"`}, "remove it"},
 		{"durability is not there yet", "copies: 2\nsettle", "durability: {}\nsettle", []string{`19:1: unknown key "durability"`}, "remove it"},
-		{"peer is not there yet", "copies: 2\nsettle", "peer: {}\nsettle", []string{`19:1: unknown key "peer"`}, "remove it"},
+		{"a peer's key", "copies: 2\nsettle", "peer: {}\nsettle", []string{`1:1: both`}, "file of its own"},
 		{"duplicate key", "node: alpha\n", "node: alpha\nnode: bravo\n", []string{`3:1: key "node" stands here a second time, first in line 2`}, "keep one"},
 		{"no value", "node: alpha", "node:", []string{`2:1: key "node" has no value`}, "give it a value"},
 		{"number for a text", "node: alpha", "node: 17", []string{`2:7: "node" is a number, not a text`}, `write "17"`},
@@ -310,6 +311,7 @@ func TestStoreOptions(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(primaryYAML))
 	f.Add([]byte(cacheYAML))
+	f.Add([]byte(peerYAML))
 	f.Add([]byte("volume: &a [*a]\n"))
 	f.Add([]byte("volume: {<<: {a: 1}, ? [x] : y}\n!!x ship: |\n  a\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -318,8 +320,14 @@ func FuzzParse(f *testing.F) {
 		if err != nil && (!errors.As(err, &faults) || err.Error() == "") {
 			t.Fatalf("error %v is not a list of faults", err)
 		}
-		if err == nil && (c.Primary == nil) == (c.Cache == nil) {
-			t.Fatal("not one role")
+		roles := 0
+		for _, has := range []bool{err == nil && c.Primary != nil, err == nil && c.Cache != nil, err == nil && c.Peer != nil} {
+			if has {
+				roles++
+			}
+		}
+		if err == nil && roles != 1 {
+			t.Fatalf("%d roles", roles)
 		}
 	})
 }
