@@ -58,16 +58,16 @@ func (k *keeperRig) volumeFile(id batch.VolumeID) {
 // seal seals the owner's next batch, with two shards, and publishes everything.
 func (k *keeperRig) seal(edit func(*batch.Envelope)) *batch.Batch {
 	k.t.Helper()
-	env := k.rig.envelope()
+	env := k.envelope()
 	env.Peers = []batch.Peer{{Name: "bravo"}, {Name: "charlie"}}
-	env.Introduces = []batch.Object{k.rig.shard(100), k.rig.shard(200)}
+	env.Introduces = []batch.Object{k.shard(100), k.shard(200)}
 	if edit != nil {
 		edit(&env)
 	}
 	sealed := k.put(k.owner, env)
 	b, err := batch.Parse(sealed.File)
 	must(k.t, err)
-	k.rig.chain.Extend(b)
+	k.chain.Extend(b)
 	k.batches = append(k.batches, b)
 	return b
 }
@@ -178,7 +178,7 @@ func TestKeeperMissingShards(t *testing.T) {
 	b := k.seal(nil)
 	k.seal(nil)
 	o := b.Envelope.Introduces[1]
-	must(t, os.Rename(k.path(o), filepath.Join(k.state, "away")))
+	must(t, move(k.path(o), filepath.Join(k.state, "away")))
 	for range 4 {
 		again, err := k.Arrive(t.Context())
 		must(t, err)
@@ -191,7 +191,7 @@ func TestKeeperMissingShards(t *testing.T) {
 	if n := strings.Count(k.log.String(), "shards that do not come"); n != 1 {
 		t.Errorf("complained %d times", n)
 	}
-	must(t, os.Rename(filepath.Join(k.state, "away"), k.path(o)))
+	must(t, move(filepath.Join(k.state, "away"), k.path(o)))
 	k.arriveAll()
 	k.wantHead(3)
 	if k.Standing().Note != "" {
@@ -385,11 +385,11 @@ func TestKeeperDropDies(t *testing.T) {
 	}
 	k.arriveAll()
 	hidden := filepath.Join(k.rig.Dir, k.batches[1].Path())
-	must(t, os.Rename(hidden, hidden+"x")) // it cannot be told what batch 2 introduces
+	must(t, move(hidden, hidden+"x")) // it cannot be told what batch 2 introduces
 	if err := k.Drop(t.Context(), 3); err == nil {
 		t.Fatal("dropped what could not be read")
 	}
-	must(t, os.Rename(hidden+"x", hidden))
+	must(t, move(hidden+"x", hidden))
 	for range 2 {
 		k.restart()
 		k.arriveAll()
@@ -472,7 +472,7 @@ func TestKeeperFromTheMiddle(t *testing.T) {
 	k := newKeeperRig(t)
 	k.seal(nil)
 	first := filepath.Join(k.rig.Dir, k.batches[0].Path())
-	must(t, os.Rename(first, filepath.Join(k.state, "first")))
+	must(t, move(first, filepath.Join(k.state, "first")))
 	k.seal(nil)
 	k.seal(nil)
 	k.arriveAll()
@@ -480,7 +480,7 @@ func TestKeeperFromTheMiddle(t *testing.T) {
 	if c := k.Chain(); c.Low != 2 || c.Head != 3 {
 		t.Errorf("chain %+v", c)
 	}
-	must(t, os.Rename(filepath.Join(k.state, "first"), first))
+	must(t, move(filepath.Join(k.state, "first"), first))
 	k.arriveAll()
 	k.wantHead(3)
 	k2 := newKeeperRig(t)
@@ -510,3 +510,6 @@ func TestTreeSize(t *testing.T) {
 		t.Errorf("cancelled: %v", err)
 	}
 }
+
+// move takes a file away, or puts it back.
+func move(from, to string) error { return errors.Join(os.Link(from, to), os.Remove(from)) }

@@ -119,7 +119,10 @@ func TestTakesOver(t *testing.T) {
 	if err != nil || !found || c.Node != "bravo" || c.Term != 1 || !strings.Contains(c.Reason, "no route to cache1") {
 		t.Errorf("claim %+v, %v", c, err)
 	}
-	r.await("the status", func() bool { s := r.status(p); return s.Sender.Node == "bravo" && s.Sender.Here == "sending" && s.Stores[1].Batch == 2 })
+	r.await("the status", func() bool {
+		s := r.status(p)
+		return s.Sender.Node == "bravo" && s.Sender.Here == "sending" && s.Stores[1].Batch == 2
+	})
 	r.push("bravo") // and it goes on
 	r.await("batch 3 on the cache", func() bool { return r.has("cache1", r.batches[2].Path()) })
 }
