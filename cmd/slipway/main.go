@@ -146,10 +146,21 @@ func configured(do work) func(*cobra.Command, []string) error {
 func primary(do work) func(*cobra.Command, []string) error {
 	return configured(func(cmd *cobra.Command, c *config.Config, args []string) error {
 		if c.Primary == nil {
-			return usagef("%s is the configuration of a cache host; %q needs a primary's (with volume:)", c.Path, cmd.CommandPath())
+			return usagef("%s is the configuration of a %s; %q needs a primary's (with volume:)", c.Path, roleOf(c), cmd.CommandPath())
 		}
 		return do(cmd, c, args)
 	})
+}
+
+// roleOf names the kind of node that a configuration is for.
+func roleOf(c *config.Config) string {
+	switch {
+	case c.Primary != nil:
+		return "primary"
+	case c.Peer != nil:
+		return "replica peer"
+	}
+	return "cache host"
 }
 
 func text(cmd *cobra.Command, flag string) string {

@@ -65,6 +65,9 @@ func volumeOf(ctx context.Context, cfg *config.Config, named string) (string, er
 	if named != "" {
 		return named, nil
 	}
+	if cfg.Primary != nil {
+		return cfg.Primary.Volume, nil
+	}
 	list, err := offline.Status(ctx, cfg)
 	if err != nil {
 		return "", err

@@ -30,7 +30,7 @@ daemon if there is one; --explain says what each batch waits for, and when it wo
 		Args: cobra.NoArgs,
 		RunE: configured(func(cmd *cobra.Command, c *config.Config, _ []string) error {
 			if c.Cache == nil {
-				return usagef("%s is a primary's configuration; ship needs that of a cache host (with store: and ship:)", c.Path)
+				return usagef("%s is the configuration of a %s; ship needs that of a cache host (with store: and ship:)", c.Path, roleOf(c))
 			}
 			if err := c.CheckKeys(); err != nil {
 				return err

@@ -275,7 +275,7 @@ func Stored(all []Acks) batch.Seq {
 			heads = append(heads, a.Head)
 		}
 	}
-	if need == 0 || len(heads) < need {
+	if need <= 0 || len(heads) < need {
 		return 0
 	}
 	slices.Sort(heads)

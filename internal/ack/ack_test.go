@@ -246,6 +246,26 @@ func TestReachedAt(t *testing.T) {
 	}
 }
 
+func TestStored(t *testing.T) {
+	cache := func(copies int) Acks { return Acks{Kind: "cache", Copies: copies, Head: 9} }
+	backup := func(head batch.Seq) Acks { return Acks{Kind: "backup", Head: head} }
+	replica := Acks{Kind: "replica", Head: 9}
+	for name, tt := range map[string]struct {
+		all  []Acks
+		want batch.Seq
+	}{
+		"nothing": {nil, 0}, "nobody says how many": {[]Acks{backup(5), backup(6)}, 0}, "no copies asked for": {[]Acks{cache(0), backup(5)}, 0},
+		"less than none": {[]Acks{cache(-1), backup(5)}, 0}, "more than there are": {[]Acks{backup(5), cache(2)}, 0},
+		"beyond all": {[]Acks{cache(1 << 40), backup(5)}, 0}, "one": {[]Acks{cache(1), backup(3), backup(5), backup(4)}, 5},
+		"two": {[]Acks{backup(3), backup(5), cache(2), backup(4)}, 4}, "all": {[]Acks{cache(3), backup(3), backup(5), backup(4)}, 3},
+		"one has nothing": {[]Acks{cache(2), backup(3), backup(0)}, 0}, "a replica is no backup": {[]Acks{cache(1), replica, backup(2)}, 2},
+	} {
+		if got := Stored(tt.all); got != tt.want {
+			t.Errorf("%s: %d, want %d", name, got, tt.want)
+		}
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	a := example()
 	a.Format = Format

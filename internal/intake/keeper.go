@@ -31,6 +31,7 @@ type Keeper struct {
 	passMu sync.Mutex // one pass at a time; guards what follows
 	warned batch.Seq  // the batch whose missing shards were complained about
 	late   time.Time  // since when that batch waits
+	swept  batch.Seq  // the shards of no batch above were removed in this run
 
 	mu sync.Mutex // guards what follows
 	keeping
@@ -45,7 +46,7 @@ type keeping struct {
 	Format   int            `json:"format"` // 1
 	VolumeID batch.VolumeID `json:"volume_id"`
 	Chain    Chain          `json:"chain"`
-	Dropped  batch.Seq      `json:"dropped"` // the shards of no batch above were removed
+	Dropped  batch.Seq      `json:"dropped"` // the shards of no batch above were removed; those of the others may be, or are about to be
 	Acks     ack.Acks       `json:"acks"`
 	Owner    Naming         `json:"owner"` // by the newest batch
 }
@@ -71,9 +72,17 @@ var errOtherVolume = errors.New("the directory holds another volume")
 // Arrive takes what has come until something is missing, and writes the acks. It returns how soon to look again by itself (0: when
 // something happens).
 func (k *Keeper) Arrive(ctx context.Context) (again time.Duration, err error) {
+	before := k.Head()
+	again, err = k.arrive(ctx)
+	if k.Head() != before && k.OnHead != nil {
+		k.OnHead()
+	}
+	return again, err
+}
+
+func (k *Keeper) arrive(ctx context.Context) (again time.Duration, err error) {
 	k.passMu.Lock()
 	defer k.passMu.Unlock()
-	before := k.Head()
 	ready, err := k.recognise(ctx)
 	if err == nil && ready {
 		again, err = k.pass(ctx)
@@ -81,11 +90,7 @@ func (k *Keeper) Arrive(ctx context.Context) (again time.Duration, err error) {
 	if err != nil {
 		k.setNote(err.Error())
 	}
-	err = errors.Join(err, k.flush(ctx))
-	if k.Head() != before && k.OnHead != nil {
-		k.OnHead()
-	}
-	return again, err
+	return again, errors.Join(err, k.flush(ctx))
 }
 
 // recognise reads whose volume it is, and once after a start what is remembered of it.
@@ -165,7 +170,7 @@ func (k *Keeper) beginLower(ctx context.Context, c *Chain) error {
 	if err != nil || low == 0 || low >= c.Low {
 		return err
 	}
-	*c = Chain{}
+	*c, k.swept = Chain{}, 0
 	k.mu.Lock()
 	k.Dropped = 0
 	k.mu.Unlock()

@@ -61,18 +61,37 @@ func (k *Keeper) read() (*keeping, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read state of volume %s: %w", k.Name, err)
 	}
-	var was keeping
-	if len(data) > maxKeeping {
-		err = fmt.Errorf("%d bytes", len(data))
-	} else {
-		err = json.Unmarshal(data, &was)
+	was, err := decodeKeeping(data)
+	if errors.Is(err, errNewerState) {
+		return nil, fmt.Errorf("read state of volume %s: %s: %w", k.Name, k.statePath(), err)
 	}
 	if err != nil {
 		k.Log.Error("read state: everything will be checked again", "volume", k.Name, "file", k.statePath(), "error", err)
 		return nil, nil
 	}
-	if was.Format != 1 {
-		return nil, fmt.Errorf("read state of volume %s: %s has format %d: %w", k.Name, k.statePath(), was.Format, errNewerState)
+	return was, nil
+}
+
+// decodeKeeping looks at the version first: what a newer slipway has written may have other types, and is not damaged.
+func decodeKeeping(data []byte) (*keeping, error) {
+	var version struct {
+		Format int `json:"format"`
+	}
+	if len(data) > maxKeeping {
+		return nil, fmt.Errorf("it has %d bytes", len(data))
+	}
+	if err := json.Unmarshal(data, &version); err != nil {
+		return nil, err
+	}
+	if version.Format > 1 {
+		return nil, fmt.Errorf("format %d: %w", version.Format, errNewerState)
+	}
+	var was keeping
+	if err := json.Unmarshal(data, &was); err != nil {
+		return nil, err
+	}
+	if was.Format != 1 || was.Chain.Head < was.Acks.Head {
+		return nil, fmt.Errorf("format %d, head %d of %d checked batches", was.Format, was.Acks.Head, was.Chain.Head)
 	}
 	return &was, nil
 }
@@ -179,34 +198,45 @@ func (k *Keeper) cutBefore(ctx context.Context, c *Chain, seq batch.Seq) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.keeping.Chain = *c
-	k.Dropped = min(k.Dropped, c.Head)
+	k.Dropped, k.swept = min(k.Dropped, c.Head), min(k.swept, c.Head)
 	k.Acks.Rewind(c.Present().Epoch, c.Head, digest)
 	k.dirty = true
 	return nil
 }
 
-// Drop removes the shards of batches up to a number, which others hold for good. Batch files stay. Dying in between repeats it.
+// Drop removes the shards of batches up to a number, which others hold for good. Batch files stay. Dying in between, or an error,
+// leaves the rest to the next call.
 func (k *Keeper) Drop(ctx context.Context, through batch.Seq) error {
 	k.passMu.Lock()
 	defer k.passMu.Unlock()
 	c := k.Chain()
+	through = min(through, c.Head)
 	k.mu.Lock()
-	from := max(k.Dropped+1, c.Low)
-	k.Dropped = max(k.Dropped, min(through, c.Head))
-	k.dirty = true
+	if through > k.Dropped {
+		k.Dropped, k.dirty = through, true
+	}
 	k.mu.Unlock()
 	if err := k.flush(ctx); err != nil { // noted before anything goes: a restart must not take it for lost
 		return err
 	}
-	for seq := from; seq <= min(through, c.Head) && c.Head > 0; seq++ {
-		b, _, err := k.Load(ctx, &c, seq)
-		if err != nil {
+	// What an earlier run has noted it may not have finished: the first call of a run goes over it again.
+	for seq := max(k.swept+1, c.Low); seq <= through && seq > 0; seq++ {
+		if err := k.sweep(ctx, &c, seq); err != nil {
 			return err
 		}
-		for _, o := range b.Envelope.Introduces {
-			if err := k.Store.Remove(ctx, o.Digest.Path()); err != nil {
-				return fmt.Errorf("drop shard %s: %w", o.Digest, err)
-			}
+		k.swept = seq
+	}
+	return nil
+}
+
+func (k *Keeper) sweep(ctx context.Context, c *Chain, seq batch.Seq) error {
+	b, _, err := k.Load(ctx, c, seq)
+	if err != nil {
+		return err
+	}
+	for _, o := range b.Envelope.Introduces {
+		if err := k.Store.Remove(ctx, o.Digest.Path()); err != nil {
+			return fmt.Errorf("drop shard %s: %w", o.Digest, err)
 		}
 	}
 	return nil

@@ -28,6 +28,7 @@ type volume struct {
 	mu     sync.Mutex     // guards what follows
 	told   bool           // this node's public key lies in the volume's directory
 	sender *sender.Sender // nil until it is known whose volume it is
+	pusher *push.Pusher   // the sender's; set with it, and never again
 	stored batch.Seq      // `copies` backup hosts have everything up to here
 	stages []ack.Acks
 	rots   []push.Rotten
@@ -91,6 +92,7 @@ func (v *volume) headMoved() {
 	}
 	if s := v.senderIfKnown(); s != nil {
 		s.Wake()
+		v.pusher.Wake() // idle while this node sends, it would look again only after a while
 	}
 }
 
@@ -99,12 +101,13 @@ func (v *volume) senderIfKnown() *sender.Sender {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.sender == nil && v.keep.Head() > 0 {
-		v.sender = v.newSender()
+		v.sender = v.newSenderLocked()
 	}
 	return v.sender
 }
 
-func (v *volume) newSender() *sender.Sender {
+// newSenderLocked makes the sender and its pusher.
+func (v *volume) newSenderLocked() *sender.Sender {
 	p := v.p
 	cache := store.Sub(p.cache, v.name)
 	var others []sender.Place
@@ -114,16 +117,16 @@ func (v *volume) newSender() *sender.Sender {
 		others = append(others, sender.Place{Name: o.name, Store: s})
 		elsewhere = append(elsewhere, s)
 	}
-	pusher := push.New(push.Target{
+	v.pusher = push.New(push.Target{
 		Name: p.cfg.Cache.Name, Kind: "cache", URL: p.cfg.Cache.URL, Dest: cache, Own: v.keep.Store, Elsewhere: elsewhere,
 		Volume: state.Volume{Format: 1, Name: v.name, ID: v.keep.ID}, Log: history{v.keep}, Follower: true, RetryMax: 2 * time.Second,
 		OnAcks: func(_ string, list []ack.Acks) { v.acked(list) }, OnRotten: v.rotten, OnTrouble: v.troubled, Logger: p.log,
 	})
 	return sender.New(sender.Options{
 		Node: p.cfg.Node, VolumeID: v.keep.ID, Volume: v.name, Present: v.present, Own: v.keep.Store,
-		Cache: sender.Place{Name: p.cfg.Cache.Name, Store: cache}, Others: others, Pusher: pusher,
+		Cache: sender.Place{Name: p.cfg.Cache.Name, Store: cache}, Others: others, Pusher: v.pusher,
 		StaleAfter: p.cfg.StaleAfter, StallAfter: p.cfg.StallAfter, Step: p.cfg.Step, PreferAfter: p.cfg.PreferAfter,
-		OnThere: pusher.Seen, Now: p.now, Log: p.log,
+		OnThere: v.pusher.Seen, Now: p.now, Log: p.log,
 	})
 }
 

@@ -25,15 +25,8 @@ import (
 	"slipway/internal/state"
 )
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// rig is an owner whose batches appear in a peer's store and on the cache at once, and the peer's configuration.
-type rig struct {
+// warmRig is an owner whose batches appear in a peer's store and on the cache at once, and the peer's configuration.
+type warmRig struct {
 	t     *testing.T
 	v     *volumetest.Volume
 	cfg   *config.Peer
@@ -44,9 +37,9 @@ type rig struct {
 
 const own, cache = 0, 1 // in the volume's stores
 
-func newRig(t *testing.T) *rig {
+func newWarmRig(t *testing.T) *warmRig {
 	t.Helper()
-	r := &rig{t: t, v: volumetest.New(t, "bravo", "cache1"), clock: time.Now()}
+	r := &warmRig{t: t, v: volumetest.New(t, "bravo", "cache1"), clock: time.Now()}
 	data, err := json.Marshal(state.Volume{Format: 1, Name: "projects", ID: r.v.ID})
 	must(t, err)
 	r.v.Publish(intake.VolumeFile, data)
@@ -59,13 +52,13 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
-func (r *rig) identity(id *age.X25519Identity) {
+func (r *warmRig) identity(id *age.X25519Identity) {
 	r.t.Helper()
 	must(r.t, os.WriteFile(r.cfg.Identity, []byte(id.String()+"\n"), 0o600))
 }
 
 // seal makes a batch with one more file.
-func (r *rig) seal(change func(*batch.Envelope)) {
+func (r *warmRig) seal(change func(*batch.Envelope)) {
 	r.t.Helper()
 	r.files++
 	id := batch.Root + r.files
@@ -80,7 +73,7 @@ func (r *rig) seal(change func(*batch.Envelope)) {
 }
 
 // peer makes a peer that knows its volumes; nothing runs.
-func (r *rig) peer() *Peer {
+func (r *warmRig) peer() *Peer {
 	r.t.Helper()
 	p, err := New(Options{Config: r.cfg, Now: func() time.Time { return r.clock }, Log: slog.New(slog.NewTextHandler(&r.log, nil))})
 	must(r.t, err)
@@ -89,7 +82,7 @@ func (r *rig) peer() *Peer {
 }
 
 // step takes what has come into the store and applies it.
-func (r *rig) step(p *Peer) (again time.Duration) {
+func (r *warmRig) step(p *Peer) (again time.Duration) {
 	r.t.Helper()
 	for _, v := range p.all() {
 		v.ArriveOnce(r.t.Context())
@@ -99,7 +92,7 @@ func (r *rig) step(p *Peer) (again time.Duration) {
 }
 
 // wants compares status and directory with a fresh restore of a batch.
-func (r *rig) wants(p *Peer, seq batch.Seq) {
+func (r *warmRig) wants(p *Peer, seq batch.Seq) {
 	r.t.Helper()
 	list, err := p.Status(r.t.Context())
 	must(r.t, err)
@@ -109,7 +102,7 @@ func (r *rig) wants(p *Peer, seq batch.Seq) {
 	r.same(seq)
 }
 
-func (r *rig) same(seq batch.Seq) {
+func (r *warmRig) same(seq batch.Seq) {
 	r.t.Helper()
 	tree, err := restore.Load(r.t.Context(), r.v.Source(), restore.At{Seq: seq})
 	must(r.t, err)
@@ -123,7 +116,7 @@ func (r *rig) same(seq batch.Seq) {
 
 // Each head that arrives is applied, by another process after a restart as well; one that is not complete is not.
 func TestWarm(t *testing.T) {
-	r := newRig(t)
+	r := newWarmRig(t)
 	p := r.peer()
 	if r.step(p) != 0 || len(p.all()) != 1 {
 		t.Error("something to do before anything has arrived")
@@ -155,7 +148,7 @@ func TestWarm(t *testing.T) {
 // An identity that fits nothing is said in the status and once in the log, whatever arrives; batches are taken all the same. One
 // that fits is used when it is there; once it fits no more, the directory stays where it was.
 func TestWarmForeignIdentity(t *testing.T) {
-	r := newRig(t)
+	r := newWarmRig(t)
 	other, err := age.GenerateX25519Identity()
 	must(t, err)
 	r.identity(other)
@@ -196,7 +189,7 @@ func TestWarmForeignIdentity(t *testing.T) {
 
 // A shard that this store has dropped is read from the cache. A batch file that is damaged here too, though not at once.
 func TestWarmFromElsewhere(t *testing.T) {
-	r := newRig(t)
+	r := newWarmRig(t)
 	p := r.peer()
 	defer func() { must(t, p.Close()) }()
 	r.seal(nil)
@@ -226,7 +219,7 @@ func TestWarmFromElsewhere(t *testing.T) {
 
 // What lies in the way, and the absence of the directory of all trees, are said, and nothing is written there.
 func TestWarmNotOwn(t *testing.T) {
-	r := newRig(t)
+	r := newWarmRig(t)
 	p := r.peer()
 	defer func() { must(t, p.Close()) }()
 	r.seal(nil)
@@ -251,7 +244,7 @@ func TestWarmNotOwn(t *testing.T) {
 
 // The daemon does all that by itself, as soon as the head moves.
 func TestWarmRuns(t *testing.T) {
-	r := newRig(t)
+	r := newWarmRig(t)
 	r.seal(nil)
 	for range 2 {
 		p, err := New(Options{Config: r.cfg})
@@ -273,7 +266,7 @@ func TestWarmRuns(t *testing.T) {
 }
 
 // until looks until the warm tree of a peer that runs is at a batch.
-func (r *rig) until(p *Peer, seq batch.Seq) {
+func (r *warmRig) until(p *Peer, seq batch.Seq) {
 	r.t.Helper()
 	deadline := time.After(listEvery / 2)
 	tick := time.NewTicker(10 * time.Millisecond)

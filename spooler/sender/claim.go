@@ -98,6 +98,10 @@ func (s *Sender) Release(ctx context.Context) error {
 
 // order makes the next claim as the operator wants it.
 func (s *Sender) order(ctx context.Context, reason string, edit func(*claim.Claim)) error {
+	present := s.opt.Present()
+	s.mu.Lock()
+	s.enterEpochLocked(present.Epoch, s.opt.Now()) // the loop may not have come to it yet
+	s.mu.Unlock()
 	s.LookOnce(ctx)
 	s.mu.Lock()
 	was, epoch, fault := s.claim, s.epoch, s.cache
@@ -108,7 +112,7 @@ func (s *Sender) order(ctx context.Context, reason string, edit func(*claim.Clai
 	c := claim.New(s.opt.VolumeID, epoch, was.Term+1, was.Node, s.opt.Node, reason, s.opt.Now())
 	c.Prefer, c.Avoid = was.Prefer, was.Avoid
 	if was.Term == 0 {
-		c.Node = s.opt.Present().Owner
+		c.Node = present.Owner
 	}
 	edit(&c)
 	if err := s.create(ctx, c); err != nil {
