@@ -42,6 +42,7 @@ type volume struct {
 	note       string    // what the next batch waits for, in words
 	fault      string    // why nothing of this volume is taken
 	ahead      string    // the primary's clock, if it is wrong
+	agreement  agreement
 	unfinished bool      // the first pass has not seen everything yet: our acks would go back
 }
 
