@@ -43,7 +43,7 @@ type volume struct {
 	fault      string    // why nothing of this volume is taken
 	ahead      string    // the primary's clock, if it is wrong
 	agreement  agreement
-	unfinished bool      // the first pass has not seen everything yet: our acks would go back
+	unfinished bool // the first pass has not seen everything yet: our acks would go back
 }
 
 // held is a checked batch that some host lacks. It is small, because a host may be away for long.

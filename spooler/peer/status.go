@@ -38,6 +38,7 @@ func (v *volume) troubled(_ string, err error) {
 		if err := v.keep.Lost(ctx, seq, cause); err != nil {
 			v.p.log.Error("take back a batch", "volume", v.name, "batch", seq, "error", err)
 		}
+		nudge(v.moved)
 		return
 	}
 }

@@ -23,6 +23,8 @@ type volume struct {
 	name    string
 	keep    *intake.Keeper
 	arrived chan struct{} // capacity one
+	moved   chan struct{} // capacity one: the head has
+	tell    teller
 
 	mu     sync.Mutex     // guards what follows
 	sender *sender.Sender // nil until it is known whose volume it is
@@ -32,7 +34,8 @@ type volume struct {
 }
 
 func (p *Peer) newVolume(name string) *volume {
-	v := &volume{p: p, name: name, arrived: make(chan struct{}, 1)}
+	v := &volume{p: p, name: name, arrived: make(chan struct{}, 1), moved: make(chan struct{}, 1)}
+	v.tell.cache = store.Sub(p.cache, name)
 	v.keep = &intake.Keeper{
 		Volume: intake.Volume{
 			Name: name, Dir: filepath.Join(p.cfg.Store, name), Store: store.Sub(p.root, name), Now: p.now,
@@ -46,6 +49,7 @@ func (p *Peer) newVolume(name string) *volume {
 
 // start runs the volume's loops.
 func (v *volume) start(ctx context.Context, g *errgroup.Group) {
+	g.Go(func() error { return every(ctx, tellPause, v.moved, func() time.Duration { return v.TellOnce(ctx) }) })
 	g.Go(func() error {
 		sending := false
 		return every(ctx, listEvery, v.arrived, func() time.Duration {
@@ -73,6 +77,7 @@ func (v *volume) ArriveOnce(ctx context.Context) time.Duration {
 }
 
 func (v *volume) headMoved() {
+	nudge(v.moved)
 	if s := v.senderIfKnown(); s != nil {
 		s.Wake()
 	}
