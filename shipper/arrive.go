@@ -25,6 +25,9 @@ func (s *Shipper) arrive(ctx context.Context, v *volume) (again time.Duration, e
 	v.arriveMu.Lock()
 	defer v.arriveMu.Unlock()
 	ready, err := s.recognise(ctx, v)
+	if ready && err == nil {
+		s.agreeSaid(ctx, v)
+	}
 	for ready && err == nil {
 		again, err = s.pass(ctx, v)
 		// A directory that has come since is watched from now on, and what came into it before that is looked for.
@@ -40,6 +43,9 @@ func (s *Shipper) arrive(ctx context.Context, v *volume) (again time.Duration, e
 		v.mu.Lock()
 		v.unfinished = false
 		v.mu.Unlock()
+	}
+	if ready && err == nil {
+		s.agreeSaid(ctx, v)
 	}
 	return again, errors.Join(err, s.flush(ctx, v))
 }
@@ -163,6 +169,7 @@ func (s *Shipper) accept(v *volume, p *intake.Chain, a *intake.Arrival) error {
 	}
 	v.holdLocked(h)
 	v.stateDirty = true
+	v.suspectLocked(a.Batch, s.now())
 	if p.Whole() {
 		v.acks.Advance(env.Epoch, env.Last, a.Batch.Digest, s.now())
 		v.acksDirty = true

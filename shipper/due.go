@@ -59,8 +59,18 @@ func (c *cursor) decideLocked(now time.Time) decision {
 			c.begun[i] = max(c.begun[i], queue[n-1].seq)
 		}
 	}
+	h := c.v.stopLocked(now)
+	held := h.from > 0 && d.upTo >= h.from
+	if held {
+		if d.upTo = h.from - 1; d.upTo < queue[0].seq {
+			d.upTo = 0
+		}
+	}
 	d.waits = d.upTo < queue[len(queue)-1].seq
-	if d.upTo == 0 {
+	switch {
+	case held && d.upTo == 0:
+		d.reason, d.next = h.reason, h.until
+	case d.upTo == 0:
 		d.reason, d.next = c.waitsForLocked(facts, queue[0], now)
 	}
 	return d

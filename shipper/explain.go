@@ -64,7 +64,9 @@ func (c *cursor) explainLocked(now time.Time) []Explanation {
 	for _, h := range queue[:min(len(queue), explainAtMost)] {
 		e := Explanation{Volume: c.v.name, Epoch: h.epoch, Seq: h.seq, Host: c.h.name, State: c.state.String(), Bytes: h.bytes}
 		var at time.Time
-		switch {
+		switch held := c.v.stopLocked(now); {
+		case held.from > 0 && h.seq >= held.from:
+			e.WaitsFor, at = held.reason, held.until
 		case c.err != nil:
 			e.WaitsFor, at = fmt.Sprintf("%s to answer, which is tried again: %v", c.h.name, c.err), c.until
 		case h.seq == queue[0].seq && c.state == Sending:
@@ -105,8 +107,12 @@ func (s *Shipper) remember(ctx context.Context) error {
 		v.in.ID = p.VolumeID
 		v.mu.Lock()
 		v.restoreLocked(p)
+		v.known = true
 		v.mu.Unlock()
 		if err := s.rehold(ctx, v, v.needed()+1, func() {}); err != nil {
+			v.setNote(err.Error())
+		}
+		if _, _, err := s.compare(ctx, v); err != nil {
 			v.setNote(err.Error())
 		}
 	}

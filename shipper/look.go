@@ -18,7 +18,7 @@ var errFork = errors.New("the host holds another batch under this number")
 // looking asks the host where it stands and believes that, not what is remembered.
 func (c *cursor) looking(ctx context.Context) State {
 	c.v.mu.Lock()
-	known, fault := c.v.known, c.v.fault
+	known, fault := c.v.known && c.v.agreement.compared, c.v.fault
 	if !known || fault != "" {
 		c.contact = c.s.now() // nobody was asked, and nobody need be until something arrives
 	}

@@ -25,6 +25,10 @@ func (s *Shipper) refuse(v *volume, r *intake.Refusal) error {
 func (s *Shipper) lost(ctx context.Context, v *volume, seq batch.Seq, cause error) error {
 	v.arriveMu.Lock()
 	defer v.arriveMu.Unlock()
+	return s.lostLocked(ctx, v, seq, cause)
+}
+
+func (s *Shipper) lostLocked(ctx context.Context, v *volume, seq batch.Seq, cause error) error {
 	p := v.copyChain()
 	if seq > p.Head {
 		return nil // somebody else has seen it

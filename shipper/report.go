@@ -39,14 +39,17 @@ func (s *Shipper) status(v *volume, now time.Time) control.Status {
 		At:    now, Daemon: control.Running,
 	}
 	own := control.StoreStatus{Name: v.acks.Store, Kind: "cache", URL: s.cfg.Store, Batch: uint64(v.acks.Head), State: "ok", Error: v.whyLocked()}
+	fork := v.forkLocked()
 	switch {
 	case v.fault != "":
 		own.State = "refused"
+	case fork != "":
+		own.State, own.Error = "refused", fork
 	case v.acks.Full:
 		own.State = "full"
 	}
 	st.Stores = append(st.Stores, own)
-	st.Warnings = v.warningsLocked()
+	st.Warnings = append(v.warningsLocked(), v.agreementWarningsLocked(now)...)
 	for _, c := range v.cursors {
 		r := c.reportLocked()
 		st.Stores = append(st.Stores, storeStatus(r, now))

@@ -26,9 +26,13 @@ func (c *cursor) sending(ctx context.Context) State {
 	c.v.mu.Lock()
 	queue := c.queueLocked()
 	p := c.v.chain.Clone()
+	held := c.v.stopLocked(c.s.now()).from
 	c.v.mu.Unlock()
 	if len(queue) == 0 {
 		return Idle
+	}
+	if held > 0 && queue[0].seq >= held {
+		return c.decide()
 	}
 	b, err := c.ship(ctx, &p, queue[0].seq)
 	if err != nil {

@@ -175,7 +175,7 @@ func (s *Shipper) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// start runs a volume's loops: one for what arrives, two for each backup host.
+// start runs a volume's loops: one for what arrives, one that compares it with the replicas, two for each backup host.
 func (s *Shipper) start(ctx context.Context, group *errgroup.Group, v *volume) {
 	group.Go(func() error {
 		return every(ctx, listEvery, v.wake, func() time.Duration {
@@ -186,6 +186,7 @@ func (s *Shipper) start(ctx context.Context, group *errgroup.Group, v *volume) {
 			return again
 		})
 	})
+	group.Go(func() error { return s.runAgree(ctx, v) })
 	for _, c := range v.cursors {
 		group.Go(func() error { return c.run(ctx) })
 		group.Go(func() error { return c.runVerify(ctx) })

@@ -42,7 +42,8 @@ type volume struct {
 	note       string    // what the next batch waits for, in words
 	fault      string    // why nothing of this volume is taken
 	ahead      string    // the primary's clock, if it is wrong
-	unfinished bool      // the first pass has not seen everything yet: our acks would go back
+	agreement  agreement
+	unfinished bool // the first pass has not seen everything yet: our acks would go back
 }
 
 // held is a checked batch that some host lacks. It is small, because a host may be away for long.

@@ -95,3 +95,6 @@ func link(b *batch.Batch) batch.Digest {
 	}
 	return b.Digest
 }
+
+// Owns tells whether a public key, in whatever spelling, is the epoch's.
+func (b Begin) Owns(key string) bool { return b.Key != "" && bare(key) == bare(b.Key) }

@@ -157,10 +157,10 @@ func TestLosesRot(t *testing.T) {
 	r.rot("bravo", o)
 	r.ill()
 	r.await("the head goes back", func() bool { return r.status(p).HeadBatch == 1 })
-	a, err := ack.Read(t.Context(), r.stores["bravo"], "bravo")
-	if err != nil || a.Head != 1 || len(a.Refused) != 1 || a.Refused[0].Name != o.Digest.Path() || !r.warned(p, "objects were refused") {
-		t.Errorf("acks %+v, %v", a, err)
-	}
+	r.await("acks that say so", func() bool {
+		a, err := ack.Read(t.Context(), r.stores["bravo"], "bravo")
+		return err == nil && a.Head == 1 && len(a.Refused) == 1 && a.Refused[0].Name == o.Digest.Path() && r.warned(p, "objects were refused")
+	})
 	r.await("batch 1 on the cache", func() bool { return r.has("cache1", r.batches[0].Path()) })
 	if r.has("cache1", b.Path()) {
 		t.Error("a batch without its shard is on the cache")

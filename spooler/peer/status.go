@@ -39,6 +39,7 @@ func (v *volume) troubled(_ string, err error) {
 			v.p.log.Error("take back a batch", "volume", v.name, "batch", seq, "error", err)
 		}
 		nudge(v.arrived) // from now on the batch waits for its shard, which no event tells of
+		nudge(v.moved)
 		return
 	}
 }

@@ -24,6 +24,8 @@ type volume struct {
 	keep    *intake.Keeper
 	arrived chan struct{} // capacity one
 	warm    *warmer       // nil: none is kept
+	moved   chan struct{} // capacity one: the head has
+	tell    teller
 
 	mu     sync.Mutex     // guards what follows
 	told   bool           // this node's public key lies in the volume's directory
@@ -35,7 +37,8 @@ type volume struct {
 }
 
 func (p *Peer) newVolume(name string) *volume {
-	v := &volume{p: p, name: name, arrived: make(chan struct{}, 1)}
+	v := &volume{p: p, name: name, arrived: make(chan struct{}, 1), moved: make(chan struct{}, 1)}
+	v.tell.cache = store.Sub(p.cache, name)
 	v.keep = &intake.Keeper{
 		Volume: intake.Volume{
 			Name: name, Dir: filepath.Join(p.cfg.Store, name), Store: store.Sub(p.root, name), Now: p.now,
@@ -57,6 +60,7 @@ func (v *volume) start(ctx context.Context, g *errgroup.Group) {
 			return every(ctx, listEvery, w.wake, func() time.Duration { return w.WarmOnce(ctx) })
 		})
 	}
+	g.Go(func() error { return every(ctx, tellPause, v.moved, func() time.Duration { return v.TellOnce(ctx) }) })
 	g.Go(func() error {
 		sending := false
 		return every(ctx, listEvery, v.arrived, func() time.Duration {
@@ -90,6 +94,7 @@ func (v *volume) headMoved() {
 	if v.warm != nil {
 		nudge(v.warm.wake)
 	}
+	nudge(v.moved)
 	if s := v.senderIfKnown(); s != nil {
 		s.Wake()
 		v.pusher.Wake() // idle while this node sends, it would look again only after a while

@@ -31,7 +31,7 @@ func (p *Pusher) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	acked, err := p.acknowledged(acks, bounds)
+	acked, err := p.acknowledged(ctx, acks, bounds)
 	if err != nil {
 		return err
 	}
@@ -64,8 +64,8 @@ func (p *Pusher) connect(ctx context.Context) error {
 
 // acknowledged returns the head in the destination's acks if it is one of our batches. One that is not, of the present epoch
 // or a later one, means that the destination is ahead; of an earlier one, that it follows a side branch or a part of the
-// history that this node lost: then it says nothing.
-func (p *Pusher) acknowledged(acks ack.Acks, bounds Bounds) (batch.Seq, error) {
+// history that this node lost: then it says nothing. Acks alone make no new epoch: the batch that they speak of has to be there.
+func (p *Pusher) acknowledged(ctx context.Context, acks ack.Acks, bounds Bounds) (batch.Seq, error) {
 	if acks.Head == 0 {
 		return 0, nil
 	}
@@ -80,7 +80,16 @@ func (p *Pusher) acknowledged(acks ack.Acks, bounds Bounds) (batch.Seq, error) {
 	case p.t.Follower && !ok:
 		return acks.Head, nil // it is ahead of us, as it should be
 	}
-	return 0, &AheadError{Store: p.t.Name, Epoch: acks.Epoch, Seq: acks.Head, Digest: acks.HeadDigest, Fork: ok}
+	digest, genuine, err := p.readTheirs(ctx, acks.Epoch, acks.Head)
+	if genuine && (!ok || digest != b.Digest) {
+		return 0, &AheadError{Store: p.t.Name, Epoch: acks.Epoch, Seq: acks.Head, Digest: digest, Fork: ok}
+	}
+	if err != nil && !errors.Is(err, store.ErrNotExist) {
+		return 0, err
+	}
+	p.t.Logger.Warn("acks name a batch that this node does not know and the store does not hold: they are not believed",
+		"store", p.t.Name, "epoch", acks.Epoch, "batch", acks.Head, "digest", acks.HeadDigest)
+	return 0, nil
 }
 
 // start returns the batch behind which delivery goes on. A store needs nothing below base, but what an earlier epoch left

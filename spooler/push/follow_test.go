@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"slipway/internal/ack"
 	"slipway/internal/batch"
 	"slipway/internal/store"
 )
@@ -153,4 +154,18 @@ func TestPushUnacknowledged(t *testing.T) {
 		}
 		r.complete(1)
 	})
+}
+
+// Acks alone do not end an epoch: a store that lies about its head, or has lost what it acknowledged, is filled by what is there.
+func TestPushLyingAcks(t *testing.T) {
+	r := newRig(t, false)
+	r.seal(r.object(10))
+	lie := ack.Acks{VolumeID: r.volume.ID, Store: "cache1", Kind: "cache", Epoch: 1, Head: 1, HeadDigest: batch.Digest{9}, At: time.Now()}
+	must(t, ack.Write(t.Context(), openLocal(t, r.destDir), lie))
+	r.push(r.pusher(), 1)
+	lie.Head, lie.Epoch = 7, 3
+	must(t, ack.Write(t.Context(), openLocal(t, r.destDir), lie))
+	r.seal(r.object(20))
+	r.push(r.pusher(), 1)
+	r.complete(1)
 }

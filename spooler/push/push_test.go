@@ -237,16 +237,18 @@ func TestPushAhead(t *testing.T) {
 		{"a later epoch", func(r *rig) { publish(r, 2, 3) }, 2, 3, true},
 		{"a later epoch behind ours", func(r *rig) { publish(r, 2, 4) }, 2, 4, false},
 		{"acknowledged beyond ours", func(r *rig) {
-			b := r.seal()
-			r.acks("cache1", "cache", b.Seq, false)
-			r.log.b.Head--
-			delete(r.log.batches, b.Seq)
+			other := r.encode(1, 4, nil)
+			put(r, 1, 4, other.File)
+			r.log.batches[4] = Batch{Epoch: 1, Seq: 4, Digest: other.Digest}
+			r.acks("cache1", "cache", 4, false)
+			delete(r.log.batches, 4)
 		}, 1, 4, false},
 		{"another one acknowledged", func(r *rig) {
-			r.log.batches[2] = Batch{Epoch: 1, Seq: 2, Digest: batch.Digest{9}}
+			ours, other := r.log.batches[2], r.encode(1, 2, nil)
+			put(r, 1, 2, other.File)
+			r.log.batches[2] = Batch{Epoch: 1, Seq: 2, Digest: other.Digest}
 			r.acks("cache1", "cache", 2, false)
-			b := r.log.batches[1]
-			r.log.batches[2] = Batch{Epoch: 1, Seq: 2, Digest: b.Digest}
+			r.log.batches[2] = ours
 		}, 1, 2, true},
 		{"a side branch of an earlier epoch", func(r *rig) {
 			r.log.b.Epoch = 2

@@ -254,7 +254,7 @@ func (p *Pusher) PollAcks(ctx context.Context) error {
 		if a.Store == p.t.Name {
 			own = a
 		}
-		behind = behind || a.Head < head
+		behind = behind || a.Head < head && a.Kind != "replica" // a peer's word on the cache: nothing waits for it
 		ours = append(ours, a)
 	}
 	if own.Store != "" || err == nil { // unread is not gone
