@@ -17,10 +17,10 @@ import (
 )
 
 const (
-	big      = 24 << 20  // the file that is on its way when something happens
-	trickle  = 256 << 10 // bytes a second that cache1 takes until something happens
-	cacheIn  = 6 << 20   // and afterwards
-	inFlight = 3         // connections that a sender uses for shards at once
+	big      = 48 << 20 // the file that is on its way when something happens
+	trickle  = 1 << 20  // bytes a second that cache1 takes until something happens
+	cacheIn  = 16 << 20 // and afterwards
+	inFlight = 3        // connections that a sender uses for shards at once
 )
 
 // takeoverRig is a cluster with a big batch on its way: the peers hold it whole, cache1 has a part of it.
