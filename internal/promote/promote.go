@@ -132,6 +132,15 @@ func (r *run) all(ctx context.Context) error {
 	if err := r.named(ctx, v); err != nil {
 		return err
 	}
+	begun, err := r.begun()
+	if err != nil {
+		return err
+	}
+	if !begun && !r.opt.Force {
+		if err := r.emptySource(); err != nil {
+			return err
+		}
+	}
 	if mine == nil || mine.Epoch != v.head.Envelope.Epoch+1 {
 		if err := r.prepare(ctx, v); err != nil {
 			return err
@@ -149,9 +158,6 @@ func (r *run) all(ctx context.Context) error {
 // prepare finds out whether it may be, and completes this node's copy. Nothing is decided yet.
 func (r *run) prepare(ctx context.Context, v *view) error {
 	if !r.opt.Force {
-		if err := r.emptySource(); err != nil {
-			return err
-		}
 		if err := r.alive(ctx, v); err != nil {
 			return err
 		}
@@ -220,7 +226,18 @@ func (r *run) ownSpool() (store.Store, error) {
 }
 
 func (r *run) restore(ctx context.Context, tree *restore.Tree) error {
-	res, err := tree.Restore(ctx, restore.Options{Target: r.opt.Source})
+	// What an earlier call put there may be of an older head, and is the promotion's to replace.
+	begun, err := r.begun()
+	if err == nil {
+		err = r.begin()
+	}
+	if err != nil {
+		return err
+	}
+	res, err := tree.Restore(ctx, restore.Options{Target: r.opt.Source, Overwrite: begun})
+	if err == nil && begun && !r.opt.Force {
+		err = r.nothingElse(tree)
+	}
 	if err != nil {
 		return err
 	}

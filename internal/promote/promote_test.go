@@ -24,6 +24,7 @@ type cluster struct {
 	t     *testing.T
 	v     *volumetest.Volume
 	ident string
+	next  []string // the peers' keys
 	peers []*config.Peer
 }
 
@@ -58,6 +59,7 @@ func newCluster(t *testing.T, named bool) *cluster {
 		},
 		Entries: []batch.Entry{{Parent: batch.Root, Name: "file", ID: 2}},
 	}, func(e *batch.Envelope) { e.NextKeys = next })
+	c.next = next
 	c.ident = filepath.Join(t.TempDir(), "identity")
 	text := c.v.Identity.String() + "\n# owner alpha " + c.v.Owner.Key + "\n"
 	must(t, os.WriteFile(c.ident, []byte(text), 0o600))
@@ -223,5 +225,46 @@ func TestAliveByProgress(t *testing.T) {
 	})
 	if _, err := Run(t.Context(), c.options(0)); !errors.Is(err, ErrAlive) {
 		t.Error(err)
+	}
+}
+
+// TestGoesOnWithNewerHead: a promotion was cut off after it had brought the files back, and the owner has delivered once more since.
+// What lies there of the older batch is replaced, not sealed anew; and a call that names a directory with other files is refused.
+func TestGoesOnWithNewerHead(t *testing.T) {
+	c := newCluster(t, true)
+	o := c.options(0)
+	must(t, os.Mkdir(o.Source+"-other", 0o755))
+	cfg := ConfigPath(o.Config, "projects")
+	_, err := Run(t.Context(), o)
+	must(t, err)
+	must(t, os.Remove(cfg)) // as if cut off before its last step
+	next := time.Now().UnixNano()
+	c.v.Seal(&batch.Body{
+		Inodes: []batch.Inode{
+			{ID: 2, Mode: 0o100644, UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), Mtime: next, Content: c.v.Content("newer, of alpha")},
+		},
+	}, func(e *batch.Envelope) { e.NextKeys = c.next })
+	other := o
+	other.Source += "-other"
+	must(t, os.WriteFile(filepath.Join(other.Source, "mine"), nil, 0o600))
+	if _, err := Run(t.Context(), other); !errors.Is(err, ErrSource) {
+		t.Errorf("into a directory with other files: %v", err)
+	}
+	r, err := Run(t.Context(), o)
+	if err != nil || r.After != 2 || len(r.Differ) > 0 {
+		t.Fatalf("%+v %v", r, err)
+	}
+	if data, err := os.ReadFile(filepath.Join(o.Source, "file")); err != nil || string(data) != "newer, of alpha" {
+		t.Errorf("%q %v", data, err)
+	}
+	// A name that is not in the head any more.
+	must(t, os.Remove(cfg))
+	c.v.Seal(&batch.Body{Entries: []batch.Entry{{Parent: batch.Root, Name: "file"}}}, func(e *batch.Envelope) { e.NextKeys = c.next })
+	if _, err := Run(t.Context(), o); !errors.Is(err, ErrSource) {
+		t.Errorf("with a file that was removed: %v", err)
+	}
+	must(t, os.Remove(filepath.Join(o.Source, "file")))
+	if r, err = Run(t.Context(), o); err != nil || r.After != 3 {
+		t.Errorf("%+v %v", r, err)
 	}
 }

@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"path"
 	"strconv"
+	"time"
 
 	"slipway/internal/ack"
 	"slipway/internal/batch"
+	"slipway/internal/claim"
 	"slipway/internal/state"
 	"slipway/internal/store"
 )
@@ -39,6 +41,9 @@ func (p *Pusher) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := p.unclaimed(ctx, bounds.Epoch+1); err != nil {
+		return err
+	}
 	from, err := p.start(acked, bounds, present)
 	if err != nil {
 		return err
@@ -58,8 +63,27 @@ func (p *Pusher) connect(ctx context.Context) error {
 	if head, err = p.lookAgain(ctx, from, head); err != nil {
 		return err
 	}
+	if acks.Epoch > bounds.Epoch && !p.t.Follower {
+		acks = ack.Acks{} // of a batch that is not there
+	}
 	p.begin(head, acks)
 	return nil
+}
+
+// unclaimed stops at a cache on which a node has claimed the next epoch: what were still pushed there would come between the batch
+// which that node continues and its first one. When that has come the cache is ahead, and the owner knows for certain.
+func (p *Pusher) unclaimed(ctx context.Context, next batch.Epoch) error {
+	if p.t.Kind != "cache" {
+		return nil
+	}
+	c, err := claim.Read(ctx, p.t.Dest, next, 0)
+	switch {
+	case errors.Is(err, store.ErrNotExist), errors.Is(err, claim.ErrFormat), err == nil && c.VolumeID != p.t.Volume.ID:
+		return nil
+	case err != nil:
+		return fmt.Errorf("look for a claim: %w", err)
+	}
+	return fmt.Errorf("%w: epoch %d is %s's since %s", errClaimed, next, c.Node, c.At.Format(time.RFC3339))
 }
 
 // acknowledged returns the head in the destination's acks if it is one of our batches. One that is not, of the present epoch

@@ -17,6 +17,8 @@ var (
 	errTargetFull = errors.New("store says it is full")
 	// errDamaged: what has the name of one of our batches there is no batch. Whoever keeps that store has to move it away.
 	errDamaged = errors.New("file at the store is damaged")
+	// errClaimed: a node is being promoted. It needs an operator where that is never finished: the claim is removed from the cache.
+	errClaimed = errors.New("another node is being promoted to owner")
 	// errForeign: the directory at the destination belongs to another volume. It needs an operator.
 	errForeign = errors.New("store directory belongs to another volume")
 )

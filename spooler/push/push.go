@@ -83,7 +83,8 @@ type Pusher struct {
 
 	ahead map[shard.Digest]bool
 
-	mu         sync.Mutex // guards what follows
+	mu         sync.Mutex   // guards what follows
+	later      batch.Digest // the head of a later epoch that its acks named, and that a connect has looked into
 	report     Report
 	fastTill   time.Time
 	stuckAt    batch.Seq // acknowledged head that does not move

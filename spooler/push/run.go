@@ -118,7 +118,7 @@ func stateAfter(err error) State {
 		return Idle
 	case errors.Is(err, errTargetFull), errors.Is(err, store.ErrFull):
 		return Full
-	case errors.As(err, &ahead), errors.Is(err, errForeign), errors.Is(err, errDamaged), errors.Is(err, store.ErrDiffers),
+	case errors.As(err, &ahead), errors.Is(err, errForeign), errors.Is(err, errClaimed), errors.Is(err, errDamaged), errors.Is(err, store.ErrDiffers),
 		errors.Is(err, store.ErrHostKey), errors.Is(err, store.ErrAuth):
 		return Refused
 	}
@@ -257,7 +257,11 @@ func (p *Pusher) PollAcks(ctx context.Context) error {
 		behind = behind || a.Head < head && a.Kind != "replica" // a peer's word on the cache: nothing waits for it
 		ours = append(ours, a)
 	}
-	if own.Store != "" || err == nil { // unread is not gone
+	later, lerr := p.laterEpoch(own)
+	if lerr != nil {
+		return lerr
+	}
+	if !later && (own.Store != "" || err == nil) { // unread is not gone
 		p.noteOwn(own)
 	}
 	p.tellDelivered()
@@ -266,6 +270,24 @@ func (p *Pusher) PollAcks(ctx context.Context) error {
 		p.t.OnAcks(p.t.Name, ours)
 	}
 	return err
+}
+
+// laterEpoch tells whether the destination says that it has gone on under a later epoch than the owner's own. Its numbers say nothing
+// about our batches. What it means is for the next connect to find out; once is enough.
+func (p *Pusher) laterEpoch(own ack.Acks) (bool, error) {
+	bounds, err := p.t.Log.Bounds()
+	if err != nil || p.t.Follower || own.Epoch <= bounds.Epoch {
+		return false, err
+	}
+	p.mu.Lock()
+	known := p.later == own.HeadDigest
+	p.later = own.HeadDigest
+	p.mu.Unlock()
+	if !known {
+		p.connected.Store(false)
+		p.Wake()
+	}
+	return true, nil
 }
 
 // noteOwn takes over what the destination's daemon says of itself. A head that went back means that the store did: compare
