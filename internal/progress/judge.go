@@ -35,6 +35,7 @@ type Judge struct {
 	last      Progress            // the freshest reading; Number 0: none
 	lastAt    time.Time           // when it came
 	from      map[string]Progress // the last reading from each store
+	most      Progress            // the furthest that any store's copy has shown of this run
 	changed   time.Time
 	moved     time.Time
 	failed    time.Time // zero: no error stands
@@ -73,12 +74,15 @@ func (j *Judge) Observe(source string, p Progress, now time.Time) {
 		j.from = map[string]Progress{}
 	}
 	j.from[source], j.changed = p, now
-	moved := was.Number > 0 && was.Run == p.Run && ahead(&p, &was)
+	moved, old := j.further(&p), !p.Fresher(j.last)
+	if old && now.Sub(j.lastAt) >= j.StaleAfter/2 {
+		// Numbers beyond all honest ones must not make them old for ever.
+		moved, old, j.most = was.Run == p.Run && ahead(&p, &was), false, p
+	}
 	if moved {
 		j.moved = now
 	}
-	// A number beyond all honest ones must not make them old for ever.
-	if !p.Fresher(j.last) && now.Sub(j.lastAt) < j.StaleAfter/2 {
+	if old {
 		return
 	}
 	j.last, j.lastAt = p, now
@@ -90,6 +94,22 @@ func (j *Judge) Observe(source string, p Progress, now time.Time) {
 	case p.State != Failing && moved:
 		j.failed = time.Time{}
 	}
+}
+
+// further tells whether a reading shows more delivered than any before it in this run: a copy that lags behind another, and catches
+// up, is news but no delivery.
+func (j *Judge) further(p *Progress) bool {
+	if j.most.Run != p.Run {
+		j.most = *p
+		return false
+	}
+	if !ahead(p, &j.most) {
+		return false
+	}
+	was := j.most
+	j.most = *p
+	j.most.Bytes, j.most.Delivered = max(p.Bytes, was.Bytes), max(p.Delivered, was.Delivered)
+	return true
 }
 
 // ahead tells whether something was delivered between two readings of one run.

@@ -277,3 +277,17 @@ func TestBegin(t *testing.T) {
 	s.tell("own", func(p *Progress) { p.Term = 2 })
 	s.want(Stalled)
 }
+
+// TestCopyCatchesUp: the copy on the cache lags behind the one in the observer's own store. That it catches up is no delivery.
+func TestCopyCatchesUp(t *testing.T) {
+	s := newScene(t)
+	s.Expect(s.now, 4, 3)
+	s.tell("cache", func(p *Progress) { p.Number, p.Bytes = 1, 1 })
+	s.tell("own", func(p *Progress) { p.Number, p.Bytes = 5, 500 })
+	for i := range uint64(5) {
+		s.pass(time.Second)
+		s.tell("own", func(p *Progress) { p.Number, p.Bytes = 6+i, 500 })
+		s.tell("cache", func(p *Progress) { p.Number, p.Bytes = 2+i, int64(100 * i) })
+	}
+	s.want(Stalled)
+}
