@@ -287,7 +287,7 @@ func TestCopyCatchesUp(t *testing.T) {
 	for i := range uint64(5) {
 		s.pass(time.Second)
 		s.tell("own", func(p *Progress) { p.Number, p.Bytes = 6+i, 500 })
-		s.tell("cache", func(p *Progress) { p.Number, p.Bytes = 2+i, int64(100 * i) })
+		s.tell("cache", func(p *Progress) { p.Number, p.Bytes = 2+i, int64(100*i) })
 	}
 	s.want(Stalled)
 }
