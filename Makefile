@@ -5,7 +5,7 @@ export CGO_ENABLED = 0
 LINT := .build/golangci-lint
 TESTFLAGS ?=
 
-.PHONY: help deps build demo test race e2e lint bench bench-takeover simulate crash fuzz golden-check clean
+.PHONY: help deps build demo test race e2e lint bench bench-takeover cluster simulate crash fuzz golden-check clean
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | column -t -s '	'
 
@@ -58,7 +58,12 @@ bench: build ## the tables of README, beside restic and lsyncd from Debian
 bench-takeover: ## how long takeovers take, and what travels twice, on nodes in network namespaces
 	@tools/as-root.sh
 	@tools/deps.sh check test || tools/deps.sh install test
-	$(GO) test -count=1 -timeout 60m -parallel 1 -run 'TestTakeover|TestSpoolerKilledAlone|TestSlowLinkNeverFlaps' -v ./e2e -full $(TESTFLAGS)
+	$(GO) test -tags cluster -count=1 -timeout 60m -parallel 1 -run 'TestTakeover|TestSpoolerKilledAlone|TestSlowLinkNeverFlaps' -v ./e2e -full $(TESTFLAGS)
+
+cluster: ## the tests of several nodes whose bounds are times: takeover, promotion, nearest copy, docs/replicas.md
+	@tools/as-root.sh
+	@tools/deps.sh check test || tools/deps.sh install test
+	$(GO) test -tags cluster -count=1 -timeout 60m -parallel 1 -run 'TestTakeover|TestSpoolerKilledAlone|TestSlowLinkNeverFlaps|TestReplicasWalkThrough|TestPromote|TestNearestCopy' -v ./e2e $(TESTFLAGS)
 
 simulate: ## 2,000 random schedules of the sender over a simulated network
 	$(GO) test -count=1 -timeout 60m -run TestSimulation -v ./spooler/sender -schedules 2000 $(TESTFLAGS)
