@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"slipway/internal/batch"
+	"slipway/internal/carry"
 	"slipway/internal/intake"
 	"slipway/internal/shard"
 	"slipway/internal/store"
@@ -89,7 +90,9 @@ func (c *cursor) ship(ctx context.Context, p *intake.Chain, seq batch.Seq) (*bat
 
 // shipShard sends one shard. What the host has already is not sent again, but made sure of.
 func (c *cursor) shipShard(ctx context.Context, seq batch.Seq, o batch.Object) error {
-	data, err := c.fetch(ctx, seq, o)
+	buf := carry.Take()
+	defer buf.Free()
+	data, err := c.fetch(ctx, buf, seq, o)
 	if err != nil {
 		return err
 	}
@@ -101,8 +104,8 @@ func (c *cursor) shipShard(ctx context.Context, seq batch.Seq, o batch.Object) e
 }
 
 // fetch reads a shard from the cache, or, where it was evicted or has rotted, from another backup host that has it.
-func (c *cursor) fetch(ctx context.Context, seq batch.Seq, o batch.Object) ([]byte, error) {
-	data, err := readShard(ctx, c.v.in.Store, o)
+func (c *cursor) fetch(ctx context.Context, buf *carry.Buffer, seq batch.Seq, o batch.Object) ([]byte, error) {
+	data, err := readShard(ctx, buf, c.v.in.Store, o)
 	if err == nil {
 		return data, nil
 	}
@@ -113,23 +116,20 @@ func (c *cursor) fetch(ctx context.Context, seq batch.Seq, o batch.Object) ([]by
 		if other == c || other.Report().Head < seq {
 			continue
 		}
-		if data, otherErr := readShard(ctx, other.store, o); otherErr == nil {
+		if data, otherErr := readShard(ctx, buf, other.store, o); otherErr == nil {
 			return data, nil
 		}
 	}
 	return nil, c.cacheFault(ctx, seq, err)
 }
 
-// readShard reads a whole shard and compares its digest.
-func readShard(ctx context.Context, s store.Store, o batch.Object) ([]byte, error) {
-	data, err := s.Read(ctx, o.Digest.Path(), shard.MaxSize)
-	if err != nil {
-		return nil, fmt.Errorf("read shard %s: %w", o.Digest, err)
-	}
-	if int64(len(data)) != o.Size || shard.Sum(data) != o.Digest {
+// readShard reads a shard; one with other bytes is refused.
+func readShard(ctx context.Context, buf *carry.Buffer, s store.Store, o batch.Object) ([]byte, error) {
+	data, err := buf.Read(ctx, s, o)
+	if errors.Is(err, shard.ErrCorrupt) {
 		return nil, fmt.Errorf("read shard %s: %w", o.Digest, &intake.Refusal{Name: o.Digest.Path(), Reason: "digest", Cause: errBytes})
 	}
-	return data, nil
+	return data, err
 }
 
 // cacheFault tells an error of the cache's own copy: what is gone or damaged there takes the cache's head back, so that the

@@ -8,6 +8,7 @@ import (
 
 	"slipway/internal/ack"
 	"slipway/internal/batch"
+	"slipway/internal/carry"
 	"slipway/internal/intake"
 	"slipway/internal/store"
 )
@@ -165,7 +166,9 @@ func (c *cursor) readShard(ctx context.Context, o batch.Object) error {
 		return err
 	}
 	defer c.h.slots.Release(1)
-	_, err := readShard(ctx, c.store, o)
+	buf := carry.Take()
+	defer buf.Free()
+	_, err := readShard(ctx, buf, c.store, o)
 	var r *intake.Refusal
 	if errors.As(err, &r) {
 		return errDamaged
@@ -176,7 +179,9 @@ func (c *cursor) readShard(ctx context.Context, o batch.Object) error {
 // replenish sends a shard again that the host has lost.
 func (c *cursor) replenish(ctx context.Context, seq batch.Seq, o batch.Object) error {
 	c.lostThere(seq)
-	data, err := c.fetch(ctx, seq, o)
+	buf := carry.Take()
+	defer buf.Free()
+	data, err := c.fetch(ctx, buf, seq, o)
 	if err == nil {
 		err = c.store.Publish(ctx, o.Digest.Path(), data)
 	}

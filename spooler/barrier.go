@@ -116,8 +116,9 @@ func (v *volume) unsealedBefore(mark moment, paths []string) (string, error) {
 					p.asked = true
 					v.pending.reschedule(p)
 				}
-				n++
-				first, _, _ = v.tree.path(id)
+				if n++; n == 1 {
+					first, _, _ = v.tree.path(id)
+				}
 			}
 		}
 		if n > 0 {

@@ -192,10 +192,10 @@ func (f *filler) has(ctx context.Context, o batch.Object) (has, mend bool, err e
 	case !f.opt.Deep:
 		return true, false, nil
 	}
-	data, err := f.to.Read(ctx, o.Digest.Path(), shard.MaxSize)
+	digest, _, err := store.Sum(ctx, f.to, o.Digest.Path(), shard.MaxSize)
 	if err != nil {
 		return false, false, err
 	}
-	sound := shard.Sum(data) == o.Digest
+	sound := digest == o.Digest
 	return sound, !sound, nil
 }

@@ -2,19 +2,13 @@ package intake
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"runtime"
-	"sync"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"slipway/internal/batch"
-	"slipway/internal/shard"
 	"slipway/internal/store"
 )
 
@@ -129,33 +123,18 @@ func (v *Volume) present(ctx context.Context, b *batch.Batch) error {
 	return nil
 }
 
-var hashBuffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
-
 // checkShard reads a shard piece by piece: a hostile file in its place is neither followed, nor waited for, nor read whole.
 func (v *Volume) checkShard(ctx context.Context, o batch.Object) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
 	name := o.Digest.Path()
-	f, err := os.OpenFile(v.local(name), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
+	digest, size, err := store.Sum(ctx, v.Store, name, o.Size)
+	switch {
+	case errors.Is(err, store.ErrTooLarge):
+		return refuse(name, "size", "it has more than the %d bytes that its batch says", o.Size)
+	case err != nil:
 		return fmt.Errorf("check shard %s: %w", o.Digest, err)
-	}
-	defer func() { _ = f.Close() }() // only read from
-	st, err := f.Stat()
-	if err != nil {
-		return fmt.Errorf("check shard %s: %w", o.Digest, err)
-	}
-	if st.Size() != o.Size {
-		return refuse(name, "size", "it has %d bytes, its batch says %d", st.Size(), o.Size)
-	}
-	h := sha256.New()
-	buf := hashBuffers.Get().(*[]byte)
-	defer hashBuffers.Put(buf)
-	if _, err := io.CopyBuffer(struct{ io.Writer }{h}, io.LimitReader(f, o.Size), *buf); err != nil {
-		return fmt.Errorf("check shard %s: %w", o.Digest, err)
-	}
-	if shard.Digest(h.Sum(nil)) != o.Digest {
+	case size != o.Size:
+		return refuse(name, "size", "it has %d bytes, its batch says %d", size, o.Size)
+	case digest != o.Digest:
 		return refuse(name, "digest", "its bytes are not those that its name says")
 	}
 	return nil

@@ -30,6 +30,7 @@ type Builder struct {
 	plain   []byte  // compressed frames
 	chunks  int     // added
 	check   []byte  // reused by the self-check
+	sealed  []byte  // reused by Seal
 }
 
 // frame is compressed content that lies in Builder.plain, with the chunks it is made of.
@@ -158,14 +159,16 @@ func grown(buf []byte, n, most int) []byte {
 }
 
 // Seal ends the shard: self-check, encryption, digest. The builder is empty afterwards and can be used for the next shard,
-// also when it returns an error: the chunks then have to be added again from their source.
+// also when it returns an error: the chunks then have to be added again from their source. The bytes are valid until the next
+// Seal.
 func (b *Builder) Seal() (Digest, []byte, error) {
 	defer b.Reset()
 	if b.chunks == 0 {
 		return Digest{}, nil, fmt.Errorf("seal shard: %w", errEmptyShard)
 	}
 	b.flush()
-	out := bytes.NewBuffer(make([]byte, 0, b.sealedSize(int64(len(b.plain)))))
+	b.sealed = grown(b.sealed[:0], int(b.sealedSize(int64(len(b.plain)))), MaxSize)
+	out := bytes.NewBuffer(b.sealed)
 	w, err := age.Encrypt(out, b.recipients...)
 	if err != nil {
 		return Digest{}, nil, fmt.Errorf("seal shard: %w", err)
@@ -190,11 +193,11 @@ func (b *Builder) Seal() (Digest, []byte, error) {
 
 // verify is the self-check: the frame holds the chunks that its slots name.
 func (b *Builder) verify(f *frame) error {
-	raw, err := decompress(b.plain[f.from:f.to], f.raw, grown(b.check[:0], f.raw, chunk.Max))
+	b.check = grown(b.check[:0], f.raw, chunk.Max)
+	raw, err := decompress(b.plain[f.from:f.to], f.raw, b.check)
 	if err != nil {
 		return err
 	}
-	b.check = raw
 	for _, s := range f.slots {
 		if b.keys.ID(raw[s.In:s.In+s.Len]) != s.Chunk {
 			return fmt.Errorf("chunk %s has other content: %w", s.Chunk, ErrCorrupt)

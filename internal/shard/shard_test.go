@@ -65,7 +65,7 @@ func seal(t testing.TB, b *Builder) (Digest, []byte) {
 	if d != Sum(sealed) || len(sealed) > MaxSize {
 		t.Fatalf("%d bytes sealed as %s", len(sealed), d)
 	}
-	return d, sealed
+	return d, bytes.Clone(sealed) // the builder uses it again
 }
 
 func open(t testing.TB, sealed []byte) *Reader {

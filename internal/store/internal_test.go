@@ -2,7 +2,6 @@ package store
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -208,58 +207,12 @@ func every(w *watched, period time.Duration, times int, f func()) {
 	}
 }
 
-func TestAskLimits(t *testing.T) {
-	version := packet(2, binary.BigEndian.AppendUint32(nil, 3))
-	limits := func(packetLen, read, write uint64) []byte {
-		body := binary.BigEndian.AppendUint32(nil, 1)
-		for _, n := range []uint64{packetLen, read, write, 100} {
-			body = binary.BigEndian.AppendUint64(body, n)
-		}
-		return packet(201, body)
-	}
-	status := packet(101, make([]byte, 20))
-	for name, c := range map[string]struct {
-		answer []byte
-		want   int
-	}{
-		"OpenSSH":      {limits(256<<10, 255<<10, 255<<10), 255 << 10},
-		"smaller read": {limits(256<<10, 64<<10, 255<<10), 64 << 10},
-		"unspecified":  {limits(0, 0, 0), defaultPacket},
-		"enormous":     {limits(1<<40, 1<<40, 1<<63), maxPacket},
-		"unknown":      {status, defaultPacket},
-		"short":        {packet(201, make([]byte, 35)), defaultPacket},
-	} {
-		got, err := askLimits(io.Discard, bytes.NewReader(append(slices.Clone(version), c.answer...)))
-		if err != nil || got != c.want {
-			t.Errorf("%s: %d, %v", name, got, err)
+func TestInFlight(t *testing.T) {
+	for rtt, want := range map[time.Duration]int{0: 8, 300 * time.Microsecond: 8, 4 * time.Millisecond: 16, 20 * time.Millisecond: 64, time.Minute: 64} {
+		if got := inFlight(rtt); got != want {
+			t.Errorf("%s: %d packets, want %d", rtt, got, want)
 		}
 	}
-	for name, stream := range map[string][]byte{
-		"nothing":   nil,
-		"text":      []byte("This account is currently not available.\n"),
-		"half":      append(slices.Clone(version), 0, 0, 0),
-		"oversized": append(slices.Clone(version), 0xff, 0xff, 0xff, 0xff, 201),
-		"zero":      make([]byte, 100),
-	} {
-		if got, err := askLimits(io.Discard, bytes.NewReader(stream)); err == nil {
-			t.Errorf("%s: %d", name, got)
-		}
-	}
-}
-
-func packet(kind byte, body []byte) []byte {
-	p := binary.BigEndian.AppendUint32(nil, uint32(1+len(body)))
-	return append(append(p, kind), body...)
-}
-
-func FuzzAskLimits(f *testing.F) {
-	f.Add(append(packet(2, []byte{0, 0, 0, 3}), packet(201, make([]byte, 36))...))
-	f.Fuzz(func(t *testing.T, stream []byte) {
-		n, err := askLimits(io.Discard, bytes.NewReader(stream))
-		if err == nil && (n < 1 || n > maxPacket) {
-			t.Fatal(n)
-		}
-	})
 }
 
 func TestAnswersBound(t *testing.T) {

@@ -84,6 +84,10 @@ func (s *localDir) Remove(ctx context.Context, name string) error {
 }
 
 func (s *localDir) Read(ctx context.Context, name string, max int64) ([]byte, error) {
+	return s.readInto(ctx, name, max, nil)
+}
+
+func (s *localDir) readInto(ctx context.Context, name string, max int64, buf []byte) ([]byte, error) {
 	err := s.begin(ctx, name)
 	if err != nil {
 		return nil, s.explain("read", name, err)
@@ -92,22 +96,35 @@ func (s *localDir) Read(ctx context.Context, name string, max int64) ([]byte, er
 	if err != nil {
 		return nil, s.explain("read", name, err)
 	}
-	data, err := readRegular(f, max)
+	data, err := readRegular(f, max, buf)
 	return data, s.explain("read", name, errors.Join(err, f.Close()))
 }
 
-func readRegular(f *os.File, max int64) ([]byte, error) {
+// regularSize returns the size of a file, which is to be a regular one and no larger than max.
+func regularSize(f *os.File, max int64) (int64, error) {
 	st, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	if !st.Mode().IsRegular() {
+		return 0, errNotRegular
+	}
+	if st.Size() > max {
+		return 0, fmt.Errorf("%w: %d bytes, at most %d are expected", ErrTooLarge, st.Size(), max)
+	}
+	return st.Size(), nil
+}
+
+// readRegular reads a whole file, into buf if it fits.
+func readRegular(f *os.File, max int64, buf []byte) ([]byte, error) {
+	size, err := regularSize(f, max)
 	if err != nil {
 		return nil, err
 	}
-	if !st.Mode().IsRegular() {
-		return nil, errNotRegular
+	if int64(cap(buf)) < size {
+		buf = make([]byte, size)
 	}
-	if st.Size() > max {
-		return nil, fmt.Errorf("%w: %d bytes, at most %d are expected", ErrTooLarge, st.Size(), max)
-	}
-	data := make([]byte, st.Size())
+	data := buf[:size]
 	if _, err := io.ReadFull(f, data); err != nil {
 		return nil, err
 	}

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -16,12 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	defaultPacket = 32 << 10  // what every server takes
-	maxPacket     = 255 << 10 // what the client library takes at most, header aside
-	inFlight      = 64        // packets of one file
-	leastDial     = 5 * time.Second
-)
+const leastDial = 5 * time.Second
 
 // dial makes a connection: TCP, SSH, SFTP. It is bounded by a deadline, since neither the handshake nor the library has one.
 func (s *sftpStore) dial(ctx context.Context) (*conn, error) {
@@ -104,8 +98,7 @@ func (s *sftpStore) explainHandshake(w *wire, pins *pins, err error) error {
 	return err
 }
 
-// startSFTP opens the subsystem, asks for the server's limits and only then hands the stream to the library, which can
-// neither ask nor be told later.
+// startSFTP opens the subsystem.
 func (s *sftpStore) startSFTP(w *wire, client *ssh.Client) (*conn, error) {
 	session, err := client.NewSession()
 	if err != nil {
@@ -116,15 +109,11 @@ func (s *sftpStore) startSFTP(w *wire, client *ssh.Client) (*conn, error) {
 	if err := errors.Join(errIn, errOut, session.RequestSubsystem("sftp")); err != nil {
 		return nil, err
 	}
-	packet, err := askLimits(in, out)
-	if err != nil {
-		return nil, err
-	}
 	c := &conn{wire: w, ssh: client, limit: s.opt.Limit, root: s.place.path, dirs: &s.dirs, left: &s.left}
 	c.watch = &watch{stall: s.opt.StallAfter, acked: w.acked, expired: w.fail}
 	c.answers = &answers{r: out, w: c.watch, fail: w.fail}
-	c.sftp, err = sftp.NewClientPipe(c.answers, in, sftp.MaxPacketUnchecked(packet),
-		sftp.MaxConcurrentRequestsPerFile(inFlight), sftp.UseConcurrentWrites(true))
+	c.sftp, err = sftp.NewClientPipe(c.answers, in, sftp.MaxPacketChecked(packet),
+		sftp.MaxConcurrentRequestsPerFile(inFlight(w.roundTrip())), sftp.UseConcurrentWrites(true))
 	if err != nil {
 		return nil, err
 	}
@@ -132,55 +121,19 @@ func (s *sftpStore) startSFTP(w *wire, client *ssh.Client) (*conn, error) {
 	return c, nil
 }
 
-// askLimits asks limits@openssh.com how large packets may be. It speaks SFTP itself: INIT, whose answer it skips (a
-// second INIT, the library's, is answered again), then the request. A server that does not know it answers with a status.
-func askLimits(in io.Writer, out io.Reader) (packet int, err error) {
-	const (
-		initPacket, extended, extendedReply = 1, 200, 201
-		id                                  = 1
-		name                                = "limits@openssh.com"
-	)
-	hello := binary.BigEndian.AppendUint32([]byte{0, 0, 0, 5, initPacket}, 3)
-	request := binary.BigEndian.AppendUint32(nil, uint32(1+4+4+len(name)))
-	request = binary.BigEndian.AppendUint32(append(request, extended), id)
-	request = append(binary.BigEndian.AppendUint32(request, uint32(len(name))), name...)
-	if _, err := in.Write(append(hello, request...)); err != nil {
-		return 0, err
-	}
-	if _, _, err := readPacket(out); err != nil {
-		return 0, err
-	}
-	kind, body, err := readPacket(out)
-	if err != nil {
-		return 0, err
-	}
-	if kind != extendedReply || len(body) < 4+4*8 { // id, then packet, read, write length, handles
-		return defaultPacket, nil
-	}
-	for _, at := range []int{12, 20} {
-		if n := binary.BigEndian.Uint64(body[at:]); n != 0 && (packet == 0 || n < uint64(packet)) {
-			packet = int(min(n, maxPacket))
-		}
-	}
-	if packet == 0 {
-		return defaultPacket, nil
-	}
-	return packet, nil
-}
+const (
+	packet       = 32 << 10  // bytes of one read or write: what every server takes, and what SSH cuts larger ones into
+	fewInFlight  = 8         // packets; the server is never idle
+	mostInFlight = 64        // packets: the window that sshd gives a channel
+	lineRate     = 125 << 20 // bytes a second that one connection is to reach
+)
 
-// readPacket reads one packet of the two that askLimits expects, which are small.
-func readPacket(r io.Reader) (kind byte, body []byte, err error) {
-	var head [5]byte
-	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return 0, nil, err
-	}
-	n := binary.BigEndian.Uint32(head[:])
-	if n < 1 || n > 64<<10 {
-		return 0, nil, fmt.Errorf("packet of %d bytes, not SFTP", n)
-	}
-	body = make([]byte, n-1)
-	_, err = io.ReadFull(r, body)
-	return head[4], body, err
+// inFlight is how many packets of one file are under way at once: enough to fill a fast line over a round trip, and no more,
+// since sshd keeps what sftp-server has not read yet in one buffer and copies all of it whenever it grows. On a short line that
+// cost the server more than everything else it does (docs/limits.md).
+func inFlight(roundTrip time.Duration) int {
+	n := int(int64(lineRate) * int64(roundTrip) / int64(time.Second) / packet)
+	return min(max(n, fewInFlight), mostInFlight)
 }
 
 // clientKey reads the private key, from a file that nobody else can read.

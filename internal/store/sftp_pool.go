@@ -15,6 +15,7 @@ const (
 	defaultStall       = 10 * time.Second
 	bulk               = 256 << 10 // from this size on, an object is not to keep small ones waiting
 	idleFor            = time.Minute
+	guessedDial        = 100 * time.Millisecond // before there was one
 )
 
 // sftpStore is a store behind an OpenSSH server. One operation has one connection to itself, so that ending it (its
@@ -30,9 +31,13 @@ type sftpStore struct {
 	large chan struct{} // one token a connection for large objects; a progress file must not queue behind shards
 	done  chan struct{} // closed by Close
 
+	freed chan struct{} // told of each connection that has become idle or come to an end
+
 	mu      sync.Mutex
 	closed  bool
 	idle    []*conn
+	open    int           // connections, those in the making included
+	toDial  time.Duration // what the last connection took to make
 	running map[*operation]struct{}
 	lacks   []string
 }
@@ -48,13 +53,14 @@ func newSFTP(p place, opt Options) *sftpStore {
 		opt.StallAfter = defaultStall
 	}
 	return &sftpStore{place: p, opt: opt, done: make(chan struct{}), running: map[*operation]struct{}{},
+		freed: make(chan struct{}, opt.Connections), toDial: guessedDial,
 		all: make(chan struct{}, opt.Connections), large: make(chan struct{}, max(1, opt.Connections-1))}
 }
 
 // with runs f on a connection and gives what it returns its class. size is how much f transfers.
 func (s *sftpStore) with(ctx context.Context, verb, name string, size int64, f func(ctx context.Context, c *conn) error) error {
 	err := s.begin(ctx, size, func(ctx context.Context) error {
-		c, err := s.take(ctx)
+		c, err := s.take(ctx, size >= bulk)
 		if err != nil {
 			return err
 		}
@@ -122,29 +128,91 @@ func (s *sftpStore) unregister(op *operation) {
 	delete(s.running, op)
 }
 
-// take returns an idle connection that is good as far as one can see, or a new one.
-func (s *sftpStore) take(ctx context.Context) (*conn, error) {
+// take returns an idle connection that is good as far as one can see, or a new one. Who is patient waits for one as long as
+// making another would take: on a short line one carries as much as four, and each costs the server a process.
+func (s *sftpStore) take(ctx context.Context, patient bool) (*conn, error) {
+	var over <-chan time.Time
 	for {
-		c := s.pop()
-		if c == nil {
-			return s.dial(ctx)
-		}
-		if c.wire.ended() == nil {
+		c, dial := s.pop(patient)
+		switch {
+		case dial:
+			return s.connect(ctx)
+		case c != nil && c.wire.ended() == nil:
 			return c, nil
+		case c != nil:
+			s.drop(c)
+			continue
 		}
-		c.close()
+		if over == nil {
+			timer := time.NewTimer(s.lastDial())
+			defer timer.Stop()
+			over = timer.C
+		}
+		select {
+		case <-s.freed:
+		case <-over:
+			patient = false
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
 	}
 }
 
-func (s *sftpStore) pop() *conn {
+// pop takes an idle connection; dial: one is to be made, and is counted already.
+func (s *sftpStore) pop(patient bool) (c *conn, dial bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.idle) == 0 {
-		return nil
+		if dial = s.open == 0 || !patient; dial {
+			s.open++
+		}
+		return nil, dial
 	}
-	c := s.idle[len(s.idle)-1]
+	c = s.idle[len(s.idle)-1]
 	s.idle = s.idle[:len(s.idle)-1]
-	return c
+	return c, false
+}
+
+func (s *sftpStore) lastDial() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.toDial
+}
+
+// connect makes a connection and notes how long that takes.
+func (s *sftpStore) connect(ctx context.Context) (*conn, error) {
+	began := time.Now()
+	c, err := s.dial(ctx)
+	if err != nil {
+		s.uncount()
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.toDial = time.Since(began)
+	return c, nil
+}
+
+// uncount notes that a connection has ended.
+func (s *sftpStore) uncount() {
+	s.mu.Lock()
+	s.open--
+	s.mu.Unlock()
+	s.tellFreed()
+}
+
+// tellFreed wakes one that waits for a connection.
+func (s *sftpStore) tellFreed() {
+	select {
+	case s.freed <- struct{}{}:
+	default: // as many as can wait will look already
+	}
+}
+
+// drop closes a connection that is of no use any more.
+func (s *sftpStore) drop(c *conn) {
+	c.close()
+	s.uncount()
 }
 
 // give takes a connection back, and closes those that have not been needed for long.
@@ -162,8 +230,9 @@ func (s *sftpStore) give(c *conn) {
 	})
 	s.mu.Unlock()
 	for _, c := range old {
-		c.close()
+		s.drop(c)
 	}
+	s.tellFreed()
 }
 
 // Close ends what is under way, waits for it to have ended, and closes all connections.

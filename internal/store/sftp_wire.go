@@ -59,21 +59,37 @@ func (w *wire) ended() error {
 
 // acked returns how many bytes the server's kernel has confirmed.
 func (w *wire) acked() uint64 {
+	if info := w.info(); info != nil {
+		return info.Bytes_acked
+	}
+	return 0
+}
+
+// roundTrip is the shortest one seen on this connection; a long one where the kernel does not tell.
+func (w *wire) roundTrip() time.Duration {
+	if info := w.info(); info != nil {
+		return time.Duration(info.Min_rtt) * time.Microsecond
+	}
+	return time.Second
+}
+
+// info is the kernel's account of the connection, nil when it is closed or no TCP.
+func (w *wire) info() *unix.TCPInfo {
 	tcp, ok := w.Conn.(*net.TCPConn)
 	if !ok {
-		return 0
+		return nil
 	}
 	raw, err := tcp.SyscallConn()
 	if err != nil {
-		return 0
+		return nil
 	}
-	var acked uint64
+	var info *unix.TCPInfo
 	_ = raw.Control(func(fd uintptr) { // an error means that it is closed
-		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
-			acked = info.Bytes_acked
+		if got, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			info = got
 		}
 	})
-	return acked
+	return info
 }
 
 const (

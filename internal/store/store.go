@@ -103,6 +103,8 @@ type described interface {
 	weak() []string
 	space(ctx context.Context) (free, total uint64, err error)
 	confirmed() int64
+	readInto(ctx context.Context, name string, max int64, buf []byte) ([]byte, error)
+	sum(ctx context.Context, name string, max int64) (digest [32]byte, size int64, err error)
 }
 
 // LocalPath returns the directory of a local store, for fsnotify; false for SFTP.

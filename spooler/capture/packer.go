@@ -236,11 +236,11 @@ func (pk *Packing) publish(ctx context.Context, d shard.Digest, sealed []byte) e
 }
 
 func (pk *Packing) readBack(ctx context.Context, d shard.Digest) error {
-	back, err := pk.own.Read(ctx, d.Path(), shard.MaxSize)
+	back, _, err := store.Sum(ctx, pk.own, d.Path(), shard.MaxSize)
 	if err != nil {
 		return fmt.Errorf("read back: %w", err)
 	}
-	if shard.Sum(back) != d {
+	if back != d {
 		return fmt.Errorf("read back: %w", shard.ErrCorrupt)
 	}
 	return nil

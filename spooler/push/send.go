@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"slipway/internal/batch"
-	"slipway/internal/shard"
+	"slipway/internal/carry"
 	"slipway/internal/store"
 )
 
@@ -176,7 +176,9 @@ func (p *Pusher) sendShard(ctx context.Context, o batch.Object) error {
 	if err := p.stopIfFull(); err != nil {
 		return err
 	}
-	data, err := p.shardBytes(ctx, o)
+	buf := carry.Take()
+	defer buf.Free()
+	data, err := p.shardBytes(ctx, buf, o)
 	if err != nil {
 		return err
 	}
@@ -191,14 +193,14 @@ func (p *Pusher) sendShard(ctx context.Context, o batch.Object) error {
 }
 
 // shardBytes reads a shard from the own store, checked, or from another store that still has it.
-func (p *Pusher) shardBytes(ctx context.Context, o batch.Object) ([]byte, error) {
-	data, err := readShard(ctx, p.t.Own, o)
+func (p *Pusher) shardBytes(ctx context.Context, buf *carry.Buffer, o batch.Object) ([]byte, error) {
+	data, err := buf.Read(ctx, p.t.Own, o)
 	if err == nil {
 		return data, nil
 	}
 	errs := []error{err}
 	for _, s := range p.t.Elsewhere {
-		if data, err = readShard(ctx, s, o); err == nil {
+		if data, err = buf.Read(ctx, s, o); err == nil {
 			return data, p.mend(ctx, o, data, errs[0])
 		}
 		errs = append(errs, err)
@@ -231,15 +233,4 @@ func (p *Pusher) mend(ctx context.Context, o batch.Object, data []byte, was erro
 		p.t.OnRotten(Rotten{Shard: o, Err: was, Mended: err == nil})
 	}
 	return ctx.Err() // a disk that takes no repair is no reason not to send
-}
-
-func readShard(ctx context.Context, s store.Store, o batch.Object) ([]byte, error) {
-	data, err := s.Read(ctx, o.Digest.Path(), shard.MaxSize)
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(data)) != o.Size || shard.Sum(data) != o.Digest {
-		return nil, fmt.Errorf("shard %s: %w", o.Digest, shard.ErrCorrupt)
-	}
-	return data, nil
 }

@@ -4,6 +4,7 @@ package storetest
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -42,6 +43,7 @@ var cases = []struct {
 	{"read bound", testReadBound},
 	{"read absent", testReadAbsent},
 	{"read directory", testReadDirectory},
+	{"sum", testSum},
 	{"stat", testStat},
 	{"list", testList},
 	{"list absent", testListAbsent},
@@ -328,6 +330,27 @@ func testReadAbsent(t *testing.T, s store.Store) {
 		mustBe(t, err, store.ErrNotExist)
 		_, err = s.Stat(t.Context(), name)
 		mustBe(t, err, store.ErrNotExist)
+	}
+}
+
+// testSum compares what is told without reading the whole with the whole.
+func testSum(t *testing.T, s store.Store) {
+	for _, size := range []int{0, 1, 256 << 10, 1<<20 + 1} {
+		name := fmt.Sprintf("object%d", size)
+		data := bytesOf(7, size)
+		mustPublish(t, s, name, data)
+		got, n, err := store.Sum(t.Context(), s, name, int64(size))
+		if err != nil || n != int64(size) || got != sha256.Sum256(data) {
+			t.Errorf("%s: %x of %d bytes, %v", name, got, n, err)
+		}
+	}
+	_, _, err := store.Sum(t.Context(), s, "object1", 0)
+	mustBe(t, err, store.ErrTooLarge)
+	_, _, err = store.Sum(t.Context(), s, "absent", max)
+	mustBe(t, err, store.ErrNotExist)
+	mustPublish(t, s, "dir/object", nil)
+	if _, _, err = store.Sum(t.Context(), s, "dir", max); err == nil {
+		t.Error("a directory has a sum")
 	}
 }
 
