@@ -210,6 +210,9 @@ func (v *volume) settleCommitted(s *sealing) {
 	v.abandoned = v.abandoned[len(s.env.Abandons):]
 	v.fresh, v.continued, v.namedBy = false, false, ""
 	v.lastSeal, v.dirtySince = v.now(), time.Time{}
+	if v.atRest(v.pending.imminent(v.busy)) {
+		v.lastRest = v.lastSeal
+	}
 }
 
 // forgetDropped lets go of ended files that the catalog does not have any more either.

@@ -174,3 +174,42 @@ func TestBatchWaitsForTheFile(t *testing.T) {
 		t.Error("a file that was closed just now is not waited for")
 	}
 }
+
+// The last files of many are sealed when they are read, not an interval after the batch of the others; single changes stay an
+// interval apart.
+func TestBatchInterval(t *testing.T) {
+	s, c := newPendingRig()
+	s.timing.batch = time.Second
+	v := &volume{pending: s, timing: s.timing, now: s.now}
+	due := func(want bool, what string) {
+		t.Helper()
+		if got, _ := v.sealDue(); got != want {
+			t.Errorf("%s: due is %v", what, got)
+		}
+	}
+	seal := func() {
+		v.lastSeal, v.arrived = v.now(), nil
+		if v.atRest(s.imminent(v.busy)) {
+			v.lastRest = v.lastSeal
+		}
+	}
+	capture := func(busy int) {
+		v.busy = busy
+		v.arrived = append(v.arrived, &pendingFile{startAt: v.now()})
+	}
+	c.advance(time.Hour)
+	capture(1)
+	due(false, "one of two files is read, the other about to be")
+	c.advance(time.Second)
+	due(true, "the other takes long")
+	seal()
+	c.advance(100 * time.Millisecond)
+	capture(0)
+	due(true, "the other has come, and nothing else will")
+	seal()
+	c.advance(100 * time.Millisecond)
+	capture(0)
+	due(false, "a single change soon after a batch that left nothing behind")
+	c.advance(time.Second)
+	due(true, "an interval later")
+}

@@ -35,12 +35,16 @@ func (v *volume) sealDue() (bool, time.Time) {
 		return false, time.Time{}
 	}
 	now := v.now()
+	soon := v.pending.imminent(v.busy)
 	next := v.lastSeal.Add(v.timing.batch)
+	if v.atRest(soon) {
+		next = v.lastRest.Add(v.timing.batch) // the last files of many do not wait behind the batch of the others
+	}
 	if next.After(now) {
 		return false, next
 	}
 	// A change of a directory usually comes with a file that is about to settle: one batch for both.
-	if soon := v.pending.imminent(v.busy); !soon.IsZero() {
+	if !soon.IsZero() {
 		since := v.dirtySince
 		for _, p := range v.arrived {
 			since = earliest(since, p.startAt)
@@ -51,6 +55,9 @@ func (v *volume) sealDue() (bool, time.Time) {
 	}
 	return true, time.Time{}
 }
+
+// atRest tells whether nothing is about to be read: a batch sealed now leaves nothing behind but files that are held open.
+func (v *volume) atRest(soon time.Time) bool { return soon.IsZero() && !v.walking() }
 
 func earliest(a, b time.Time) time.Time {
 	if a.IsZero() || b.Before(a) {

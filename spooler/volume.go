@@ -74,6 +74,7 @@ type volume struct {
 	arrived        []*pendingFile // captures that wait for the next batch
 	dirtySince     time.Time      // of the oldest change that a batch could carry; zero: none
 	lastSeal       time.Time
+	lastRest       time.Time // of the last batch that left nothing behind
 	usage          evict.Usage
 	evictor        *evict.Evictor
 	taken          uint64 // Serial of the last shard that a batch has introduced

@@ -150,7 +150,7 @@ func stageOf(stateDir string) func(context.Context, string) (string, error) {
 
 // spoolerMemory is where the garbage collector begins to work harder, in bytes: most of what the spooler has in hand are
 // buffers of files on their way, and the machine belongs to others.
-const spoolerMemory = 144 << 20
+const spoolerMemory = 160 << 20
 
 func spoolerCommand() *cobra.Command {
 	return &cobra.Command{

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"slipway/internal/batch"
+	"slipway/internal/hugebuf"
 	"slipway/internal/shard"
 	"slipway/internal/store"
 )
@@ -14,7 +15,7 @@ import (
 // Buffer holds one shard at a time. Not safe for concurrent use.
 type Buffer struct{ data []byte }
 
-var buffers = sync.Pool{New: func() any { return new(Buffer) }}
+var buffers = sync.Pool{New: func() any { return &Buffer{data: hugebuf.Make(shard.MaxSize)} }}
 
 // Take returns a buffer that was in use before, or a new one.
 func Take() *Buffer { return buffers.Get().(*Buffer) }

@@ -9,6 +9,8 @@ import (
 
 	chunkers "github.com/PlakarKorp/go-cdc-chunkers"
 	"github.com/PlakarKorp/go-cdc-chunkers/chunkers/fastcdc"
+
+	"slipway/internal/hugebuf"
 )
 
 // maxEmptyReads is how often a reader may return nothing and no error before that is a fault.
@@ -21,21 +23,34 @@ var (
 	errClosed = errors.New("cutter is closed")
 )
 
-// Buffers are pooled: a cutter per file would otherwise allocate megabytes per file. A file that fits the small one never
-// sees the big one, of which there are as many as big files are being cut.
+// Buffers are kept: a cutter per file would otherwise allocate megabytes per file. A file that fits the small one never sees the
+// others. Most files above that fit the middle one, and come too seldom for a pool that the garbage collector empties.
 var (
-	smallBuffers = sync.Pool{New: func() any { return new([Min + 1]byte) }}
-	bigBuffers   = sync.Pool{New: func() any { return new([2 * Max]byte) }}
+	smallBuffers  = sync.Pool{New: func() any { return new([Min + 1]byte) }}
+	middleBuffers = make(chan []byte, 2)
+	bigBuffers    = sync.Pool{New: func() any { return new([2 * Max]byte) }}
 )
+
+// takeMiddle returns a buffer of Max bytes.
+func takeMiddle() []byte {
+	select {
+	case b := <-middleBuffers:
+		return b
+	default:
+		return hugebuf.Make(Max)
+	}
+}
 
 // Cutter cuts a stream into chunks. Not safe for concurrent use.
 type Cutter struct {
-	src   io.Reader
-	key   []byte
-	small *[Min + 1]byte
-	big   *[2 * Max]byte
-	cdc   *chunkers.Chunker // nil while the stream may still be one small chunk
-	err   error             // what every further Next returns
+	src    io.Reader
+	key    []byte
+	expect int64 // bytes, 0: not known
+	small  *[Min + 1]byte
+	middle []byte
+	big    *[2 * Max]byte
+	cdc    *chunkers.Chunker // nil while the stream may still be one small chunk
+	err    error             // what every further Next returns
 }
 
 // NewCutter cuts r with the volume's cut points. Buffers come from a pool: Close gives them back.
@@ -45,6 +60,10 @@ func (k Keys) NewCutter(r io.Reader) (*Cutter, error) {
 	}
 	return &Cutter{src: r, key: k.cut[:]}, nil
 }
+
+// Expect tells how many bytes the reader has, before the first Next: it says how much memory cutting takes, not where the cuts
+// are. A reader with more is cut all the same.
+func (c *Cutter) Expect(n int64) { c.expect = n }
 
 // Next returns the next chunk, valid until the next call or Close; io.EOF behind the last (never together with data). An
 // empty stream has no chunk. An error other than io.EOF is the reader's, and what came before it is not all there was.
@@ -84,11 +103,20 @@ func (c *Cutter) first() ([]byte, error) {
 	if n <= Min {
 		return c.small[:n], io.EOF
 	}
-	c.big = bigBuffers.Get().(*[2 * Max]byte)
-	if c.cdc, err = newChunker(io.MultiReader(bytes.NewReader(c.small[:n]), c.src), c.key, c.big[:]); err != nil {
+	if c.cdc, err = newChunker(io.MultiReader(bytes.NewReader(c.small[:n]), c.src), c.key, c.buffer()); err != nil {
 		return nil, err
 	}
 	return c.cdc.Next()
+}
+
+// buffer takes what the library cuts in: twice its largest chunk spares it moving the rest to the front each time.
+func (c *Cutter) buffer() []byte {
+	if 0 < c.expect && c.expect <= Max {
+		c.middle = takeMiddle()
+		return c.middle
+	}
+	c.big = bigBuffers.Get().(*[2 * Max]byte)
+	return c.big[:]
 }
 
 // readUpTo fills buf or stops at io.EOF. io.ReadFull would not do: a reader's own io.ErrUnexpectedEOF (a file cut short under
@@ -131,6 +159,12 @@ func newChunker(r io.Reader, key, buf []byte) (*chunkers.Chunker, error) {
 func (c *Cutter) Close() {
 	if c.small != nil {
 		smallBuffers.Put(c.small)
+	}
+	if c.middle != nil {
+		select {
+		case middleBuffers <- c.middle:
+		default:
+		}
 	}
 	if c.big != nil {
 		bigBuffers.Put(c.big)

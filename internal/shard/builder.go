@@ -10,6 +10,7 @@ import (
 	"filippo.io/age"
 
 	"slipway/internal/chunk"
+	"slipway/internal/hugebuf"
 )
 
 // age's payload: pieces of 64 KiB, each with an authentication tag.
@@ -155,7 +156,7 @@ func grown(buf []byte, n, most int) []byte {
 	if cap(buf)-len(buf) >= n {
 		return buf
 	}
-	return append(make([]byte, 0, max(len(buf)+n, min(4*cap(buf), most))), buf...)
+	return append(hugebuf.Make(max(len(buf)+n, min(4*cap(buf), most)))[:0], buf...)
 }
 
 // Seal ends the shard: self-check, encryption, digest. The builder is empty afterwards and can be used for the next shard,

@@ -3,22 +3,16 @@ package source
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
 )
 
 // Holes returns the holes of a file (SEEK_HOLE/SEEK_DATA) as [offset, length] pairs; none where the file system cannot tell.
-// The descriptor's own offset is as before.
+// It moves the descriptor's own offset: read with offsets.
 func Holes(f *os.File, size int64) ([][2]int64, error) {
-	before, err := f.Seek(0, io.SeekCurrent)
-	if err != nil {
-		return nil, fmt.Errorf("find holes of %s: %w", f.Name(), err)
-	}
 	holes, err := findHoles(int(f.Fd()), size)
-	_, back := f.Seek(before, io.SeekStart)
-	if err := errors.Join(err, back); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("find holes of %s: %w", f.Name(), err)
 	}
 	return holes, nil

@@ -14,11 +14,12 @@ import (
 // /proc/self/fd; nil for none or where the file system has none. The kernel's own (system.* except posix ACLs) are left out.
 func Xattrs(f *os.File) (map[string][]byte, error) {
 	defer runtime.KeepAlive(f)
-	c, err := xattrCalls(f)
-	if err != nil {
-		return nil, fmt.Errorf("read xattrs of %s: %w", f.Name(), err)
-	}
+	c := byDescriptor(f)
 	list, err := grow(256, c.list)
+	if errors.Is(err, unix.EBADF) { // O_PATH
+		c = byLink(f)
+		list, err = grow(256, c.list)
+	}
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return nil, nil
 	}
@@ -59,24 +60,21 @@ type xattrs struct {
 	get  func(name string, b []byte) (int, error)
 }
 
-// xattrCalls chooses the calls: those by descriptor refuse O_PATH, those by path would find another object.
-func xattrCalls(f *os.File) (xattrs, error) {
+func byDescriptor(f *os.File) xattrs {
 	fd := int(f.Fd())
-	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
-	if err != nil {
-		return xattrs{}, err
+	return xattrs{
+		list: func(b []byte) (int, error) { return unix.Flistxattr(fd, b) },
+		get:  func(name string, b []byte) (int, error) { return unix.Fgetxattr(fd, name, b) },
 	}
-	if flags&unix.O_PATH == 0 {
-		return xattrs{
-			list: func(b []byte) (int, error) { return unix.Flistxattr(fd, b) },
-			get:  func(name string, b []byte) (int, error) { return unix.Fgetxattr(fd, name, b) },
-		}, nil
-	}
+}
+
+// byLink is for O_PATH descriptors, which the calls by descriptor refuse; those by path would find another object.
+func byLink(f *os.File) xattrs {
 	link := procLink(f)
 	return xattrs{
 		list: func(b []byte) (int, error) { return unix.Listxattr(link, b) },
 		get:  func(name string, b []byte) (int, error) { return unix.Getxattr(link, name, b) },
-	}, nil
+	}
 }
 
 // maxValue is the kernel's bound on a value and on a list of names.

@@ -16,6 +16,7 @@ const (
 	bulk               = 256 << 10 // from this size on, an object is not to keep small ones waiting
 	idleFor            = time.Minute
 	guessedDial        = 100 * time.Millisecond // before there was one
+	patience           = 4
 )
 
 // sftpStore is a store behind an OpenSSH server. One operation has one connection to itself, so that ending it (its
@@ -128,8 +129,8 @@ func (s *sftpStore) unregister(op *operation) {
 	delete(s.running, op)
 }
 
-// take returns an idle connection that is good as far as one can see, or a new one. Who is patient waits for one as long as
-// making another would take: on a short line one carries as much as four, and each costs the server a process.
+// take returns an idle connection that is good as far as one can see, or a new one. Who is patient waits for one some times as
+// long as making another would take: on a short line one carries as much as four, and each costs the server processes.
 func (s *sftpStore) take(ctx context.Context, patient bool) (*conn, error) {
 	var over <-chan time.Time
 	for {
@@ -144,7 +145,7 @@ func (s *sftpStore) take(ctx context.Context, patient bool) (*conn, error) {
 			continue
 		}
 		if over == nil {
-			timer := time.NewTimer(s.lastDial())
+			timer := time.NewTimer(patience * s.lastDial())
 			defer timer.Stop()
 			over = timer.C
 		}
