@@ -26,6 +26,10 @@ const (
 	maxText = 1024     // bytes of an error or a reason
 )
 
+// IdleEvery is how often the owner of a volume with replica peers tells its progress when it has nothing to send, or another node
+// sends for it: who wants to take the volume over sees by it that the owner lives.
+const IdleEvery = 5 * time.Second
+
 // ErrFormat means: not a progress file of a known version, or one that cannot be true.
 var ErrFormat = errors.New("not a progress file of a known version")
 

@@ -79,53 +79,91 @@ func (r *run) named(ctx context.Context, v *view) error {
 	return fmt.Errorf("epoch %d, key %s: %w; its batches do once it has met this peer, or its configuration gives the key", epoch, r.key, ErrNotNamed)
 }
 
-// sign is what the owner moves while it lives.
-type sign struct {
-	newest   batch.Seq
-	progress map[string]progress.Progress // by store
-}
+// silence is how long an owner that lives may be silent: two of the signs that it gives when it is idle may be lost.
+const silence = 2*progress.IdleEvery + time.Second
 
-func (r *run) signs(ctx context.Context, owner string) sign {
-	s := sign{progress: map[string]progress.Progress{}}
-	for _, st := range r.stores {
-		if slots, _, err := chain.List(ctx, st.Store); err == nil && len(slots) > 0 {
-			s.newest = max(s.newest, slots[len(slots)-1].Last)
-		}
-		if p, err := progress.Read(ctx, st.Store, owner); err == nil {
-			s.progress[st.Name] = p
-		}
-	}
-	return s
-}
-
-// alive looks for signs of the owner's life: a batch that arrived just now, or one that arrives, or progress that moves within
-// stale_after. That nothing moves proves nothing: an owner without anything to do is silent. The operator knows.
+// alive looks for signs of the owner's life. This node's own store tells at once, since its files carry this node's time: a progress file or
+// a batch that came lately. Another store's time may be wrong, so where that knows more than the own one, what it holds has to stay as it
+// is for as long as an owner may be silent.
 func (r *run) alive(ctx context.Context, v *view) error {
 	owner, slot := v.head.Envelope.Node, v.line.Slots[len(v.line.Slots)-1]
-	for _, s := range r.stores {
-		info, err := s.Store.Stat(ctx, slot.Path())
-		if age := r.now().Sub(info.ModTime); err == nil && age >= 0 && age < r.opt.Config.StaleAfter {
-			return fmt.Errorf("%w: batch %d of %s arrived at %s %v ago", ErrAlive, slot.Last, owner, s.Name, age.Round(time.Millisecond))
+	for _, name := range []string{slot.Path(), progress.Path(owner)} {
+		info, err := r.own.Stat(ctx, name)
+		if age := r.now().Sub(info.ModTime); err == nil && age >= 0 && age < silence {
+			return fmt.Errorf("%w: %s came from %s %v ago", ErrAlive, name, owner, age.Round(time.Millisecond))
 		}
 	}
 	before := r.signs(ctx, owner)
-	timer := time.NewTimer(r.opt.Config.StaleAfter)
+	if !before.beyond(r.opt.Config.Name) {
+		return nil
+	}
+	r.say("wait for %v whether a sign of %s comes", silence, owner)
+	timer := time.NewTimer(silence)
 	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-	}
-	after := r.signs(ctx, owner)
-	if after.newest > before.newest {
-		return fmt.Errorf("%w: %s has sealed batch %d just now", ErrAlive, owner, after.newest)
-	}
-	for name, p := range after.progress {
-		if was, had := before.progress[name]; !had || p.Run != was.Run || p.Number != was.Number {
-			return fmt.Errorf("%w: its progress at %s moves", ErrAlive, name)
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-timer.C:
+			return nil
+		case <-time.After(progress.IdleEvery / 10):
+		}
+		if at := r.signs(ctx, owner).since(before); at != "" {
+			return fmt.Errorf("%w: %s", ErrAlive, at)
 		}
 	}
-	return nil
+}
+
+// signs is what the owner moves while it lives, by store.
+type signs map[string]sign
+
+type sign struct {
+	newest   batch.Seq
+	progress progress.Progress // zero: none
+}
+
+func (r *run) signs(ctx context.Context, owner string) signs {
+	all := signs{}
+	for _, st := range r.stores {
+		var s sign
+		if slots, _, err := chain.List(ctx, st.Store); err == nil && len(slots) > 0 {
+			s.newest = slots[len(slots)-1].Last
+		}
+		if p, err := progress.Read(ctx, st.Store, owner); err == nil {
+			s.progress = p
+		}
+		all[st.Name] = s
+	}
+	return all
+}
+
+// told tells whether s carries a progress file that was is not.
+func (s sign) told(was sign) bool {
+	return s.progress.Number != 0 && (s.progress.Run != was.progress.Run || s.progress.Number != was.progress.Number)
+}
+
+// beyond tells whether another store knows more of the owner than the own one.
+func (all signs) beyond(own string) bool {
+	mine := all[own]
+	for _, s := range all {
+		if s.newest > mine.newest || s.told(mine) {
+			return true
+		}
+	}
+	return false
+}
+
+// since says what has moved since before; "" for nothing.
+func (all signs) since(before signs) string {
+	for name, s := range all {
+		switch was := before[name]; {
+		case s.newest > was.newest:
+			return fmt.Sprintf("batch %d has come to %s just now", s.newest, name)
+		case s.told(was):
+			return fmt.Sprintf("its progress at %s moves", name)
+		}
+	}
+	return ""
 }
 
 // closeAll frees the connections.

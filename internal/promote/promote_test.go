@@ -17,6 +17,7 @@ import (
 	"slipway/internal/progress"
 	"slipway/internal/restore/volumetest"
 	"slipway/internal/state"
+	"slipway/internal/store"
 )
 
 // cluster is a cache and peers that hold a volume of an owner who is gone.
@@ -199,6 +200,32 @@ func TestRefuses(t *testing.T) {
 			t.Errorf("%+v %v", r, err)
 		}
 	})
+}
+
+// TestAliveAtOnce: a sign in the own store is of this node's time, so nothing has to be waited for, whichever way it turns out.
+func TestAliveAtOnce(t *testing.T) {
+	c := newCluster(t, true)
+	o := c.options(0)
+	own, err := store.Open(c.peers[0].Store, store.Options{})
+	must(t, err)
+	told := progress.Progress{VolumeID: c.v.ID, Volume: "projects", Node: "alpha", Run: "r1", Number: 1, Epoch: 1, Head: 1, State: progress.Idle}
+	began := time.Now()
+	for _, s := range append([]store.Store{store.Sub(own, "projects")}, c.v.Stores[0].Store) {
+		must(t, progress.Write(t.Context(), s, told))
+	}
+	ahead := time.Duration(0)
+	o.Now = func() time.Time { return time.Now().Add(ahead) }
+	must(t, os.Chtimes(filepath.Join(c.peers[0].Store, "projects", batch.Path(1, 1, 1)), began.Add(-time.Hour), began.Add(-time.Hour)))
+	if _, err := Run(t.Context(), o); !errors.Is(err, ErrAlive) || !strings.Contains(err.Error(), "progress/alpha.json") {
+		t.Error("told just now:", err)
+	}
+	ahead = silence
+	if _, err := Run(t.Context(), o); err != nil {
+		t.Error("silent for long enough:", err)
+	}
+	if took := time.Since(began); took > silence {
+		t.Errorf("it took %v", took)
+	}
 }
 
 // TestAliveByProgress: progress that moves while it is looked at is an owner that lives.

@@ -1,6 +1,7 @@
 package sender
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -10,6 +11,8 @@ import (
 	"time"
 
 	"slipway/internal/batch"
+	"slipway/internal/progress"
+	"slipway/internal/store"
 )
 
 var (
@@ -192,6 +195,38 @@ func TestForgedClaims(t *testing.T) {
 		c.until(5*time.Second, "the batch", c.acknowledged(2))
 		if r := c.node("bravo").sender.Report(); r.Term != 2 {
 			t.Errorf("%+v", r)
+		}
+	})
+}
+
+// An owner shows its peers that it lives also when it has nothing to send, and when another node sends for it; peers show nothing.
+func TestOwnerShowsLife(t *testing.T) {
+	h := newHistory(t, 12, 3)
+	inCluster(t, h, func(t *testing.T, c *cluster) {
+		told := func(node string) uint64 {
+			p, err := progress.Read(t.Context(), c.store("charlie", "charlie"), node)
+			if err != nil && !errors.Is(err, store.ErrNotExist) {
+				t.Fatal(err)
+			}
+			return p.Number
+		}
+		moves := func(when string) {
+			t.Helper()
+			before := told("alpha")
+			<-time.After(time.Minute)
+			if n := told("alpha") - before; n < 10 || n > 14 {
+				t.Errorf("%s: %d signs in a minute", when, n)
+			}
+		}
+		<-time.After(10 * time.Second)
+		moves("idle")
+		must(t, c.node("alpha").sender.Pin(t.Context(), "bravo"))
+		c.until(10*time.Second, "bravo", c.sends("bravo"))
+		<-time.After(10 * time.Second)
+		bravo := told("bravo")
+		moves("standing by")
+		if n := told("bravo"); n != bravo {
+			t.Errorf("bravo, who owns nothing, gave %d signs", n-bravo)
 		}
 	})
 }

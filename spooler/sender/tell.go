@@ -26,7 +26,8 @@ type teller struct {
 	wake  chan struct{}
 }
 
-// composeLoop composes this node's progress every second while it sends something, and at once when its state changes.
+// composeLoop composes this node's progress every second while it sends something, at once when its state changes, and an idle owner's
+// now and then.
 func (s *Sender) composeLoop(ctx context.Context) error {
 	timer := time.NewTimer(tellEach)
 	defer timer.Stop()
@@ -79,7 +80,9 @@ func (s *Sender) ComposeOnce() bool {
 		next.State, next.Error = progress.Idle, ""
 	}
 	since := now.Sub(was.At)
+	beat := !open && present.Owner == s.opt.Node && len(s.opt.Others) > 0 && since >= progress.IdleEvery
 	switch {
+	case beat:
 	case s.state != Sending && was.State != progress.Sending && was.State != progress.Failing:
 		return false
 	case next.State == was.State && next.Term == was.Term && (!open || since < pace(&next, was)):
