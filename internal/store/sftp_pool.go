@@ -15,8 +15,7 @@ const (
 	defaultStall       = 10 * time.Second
 	bulk               = 256 << 10 // from this size on, an object is not to keep small ones waiting
 	idleFor            = time.Minute
-	guessedDial        = 100 * time.Millisecond // before there was one
-	patience           = 4
+	guessedDial        = 250 * time.Millisecond // before there was one
 )
 
 // sftpStore is a store behind an OpenSSH server. One operation has one connection to itself, so that ending it (its
@@ -34,13 +33,16 @@ type sftpStore struct {
 
 	freed chan struct{} // told of each connection that has become idle or come to an end
 
-	mu      sync.Mutex
-	closed  bool
-	idle    []*conn
-	open    int           // connections, those in the making included
-	toDial  time.Duration // what the last connection took to make
-	running map[*operation]struct{}
-	lacks   []string
+	mu     sync.Mutex
+	closed bool
+	idle   []*conn
+	open   int           // connections, those in the making included
+	toDial time.Duration // what the last connection took to make
+
+	lineKnown bool // there was a connection
+	roundTrip time.Duration
+	running   map[*operation]struct{}
+	lacks     []string
 }
 
 // operation is one that runs, for Close.
@@ -129,12 +131,13 @@ func (s *sftpStore) unregister(op *operation) {
 	delete(s.running, op)
 }
 
-// take returns an idle connection that is good as far as one can see, or a new one. Who is patient waits for one some times as
-// long as making another would take: on a short line one carries as much as four, and each costs the server processes.
+// take returns an idle connection that is good as far as one can see, or a new one. Who is patient waits for one as long as it pays:
+// each connection costs the server processes.
 func (s *sftpStore) take(ctx context.Context, patient bool) (*conn, error) {
-	var over <-chan time.Time
+	began := time.Now()
 	for {
-		c, dial := s.pop(patient)
+		left := s.patience() - time.Since(began)
+		c, dial := s.pop(patient && left > 0)
 		switch {
 		case dial:
 			return s.connect(ctx)
@@ -144,19 +147,34 @@ func (s *sftpStore) take(ctx context.Context, patient bool) (*conn, error) {
 			s.drop(c)
 			continue
 		}
-		if over == nil {
-			timer := time.NewTimer(patience * s.lastDial())
-			defer timer.Stop()
-			over = timer.C
-		}
-		select {
-		case <-s.freed:
-		case <-over:
-			patient = false
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+		if err := s.await(ctx, left); err != nil {
+			return nil, err
 		}
 	}
+}
+
+// await returns when a connection may be idle, and after d at the latest.
+func (s *sftpStore) await(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-s.freed:
+	case <-timer.C:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// patience is how long waiting for a connection pays. On a short line one carries as much as four, so that only one that hangs is not
+// waited for; on others making one takes long, and so does what the others carry.
+func (s *sftpStore) patience() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lineKnown && inFlight(s.roundTrip) == fewInFlight {
+		return s.opt.StallAfter / 2
+	}
+	return 4 * s.toDial
 }
 
 // pop takes an idle connection; dial: one is to be made, and is counted already.
@@ -174,12 +192,6 @@ func (s *sftpStore) pop(patient bool) (c *conn, dial bool) {
 	return c, false
 }
 
-func (s *sftpStore) lastDial() time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.toDial
-}
-
 // connect makes a connection and notes how long that takes.
 func (s *sftpStore) connect(ctx context.Context) (*conn, error) {
 	began := time.Now()
@@ -190,7 +202,7 @@ func (s *sftpStore) connect(ctx context.Context) (*conn, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.toDial = time.Since(began)
+	s.toDial, s.roundTrip, s.lineKnown = time.Since(began), c.wire.roundTrip(), true
 	return c, nil
 }
 
