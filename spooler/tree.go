@@ -257,6 +257,10 @@ func (t *tree) find(path string) (batch.FileID, bool, error) {
 
 // below tells whether one of a file's names lies at or below dir.
 func (t *tree) below(id, dir batch.FileID) (bool, error) {
+	if dir == batch.Root && id != batch.Root { // what has lost its last name, or its directory, is dropped
+		names, err := t.namesOf(id)
+		return len(names) > 0, err
+	}
 	for depth := 0; depth < maxDepth; depth++ {
 		if id == dir {
 			return true, nil
