@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,7 +13,8 @@ import (
 )
 
 // TestPromote: alpha is gone for good, bravo becomes the owner, with everything that was pushed, and goes on. What moves is the
-// difference. When alpha comes back it finds that it is not the owner any more, and is not mounted again.
+// difference. When alpha comes back it finds that it is not the owner any more, and is not mounted again; what it alone had sealed is
+// a branch beside the main line.
 func TestPromote(t *testing.T) {
 	t.Parallel()
 	r := random(t)
@@ -31,6 +33,12 @@ func TestPromote(t *testing.T) {
 	args := []string{"promote", "projects", "-c", c.peerConfig("bravo"), "--source", source, "--identity", c.ident, "--yes"}
 	if out, code := c.tryOn("bravo", append(args, "--no-mount")...); code != 5 {
 		t.Errorf("promoted while the owner lives: exit code %d\n%s", code, out)
+	}
+	c.linkDown("alpha")
+	unpushed := filepath.Join(c.mount, "unpushed")
+	must(t, os.WriteFile(unpushed, []byte("nobody else has this"), 0o644))
+	if out, code := c.tryOn("alpha", "wait", unpushed, "--stage", "sealed", "--timeout", "30s", "-c", c.config); code != 0 {
+		t.Fatalf("wait on alpha: exit code %d\n%s", code, out)
 	}
 	c.powerOff("alpha")
 	c.promoted(args, source)
@@ -60,6 +68,37 @@ func TestPromote(t *testing.T) {
 		t.Errorf("the old owner mounts again: exit code %d\n%s", code, out)
 	}
 	c.waitOn("bravo", source, conf)
+	c.branch()
+}
+
+// branch looks on alpha for what it had sealed and nobody else had, and brings it back.
+func (c *cluster) branch() {
+	c.t.Helper()
+	out, code := c.tryOn("alpha", "spool", "branches", "-c", c.config)
+	if code != 0 || !strings.Contains(out, "restore --epoch 1") {
+		c.t.Fatalf("spool branches: exit code %d\n%s", code, out)
+	}
+	out, code = c.tryOn("alpha", "spool", "branches", "--json", "-c", c.config)
+	var row map[string]any
+	if code != 0 || json.Unmarshal([]byte(out), &row) != nil {
+		c.t.Fatalf("spool branches: exit code %d\n%s", code, out)
+	}
+	for _, key := range []string{"first", "last", "sealed_at", "files", "bytes", "removals"} {
+		if _, ok := row[key]; !ok {
+			c.t.Errorf("no %q in %s", key, out)
+		}
+	}
+	if row["epoch"] != 1.0 || row["node"] != "alpha" || fmt.Sprint(row["stores"]) != "[alpha]" {
+		c.t.Errorf("the branch: %s", out)
+	}
+	target := filepath.Join(c.dir, "branch")
+	if out, code := c.tryOn("alpha", "restore", "--epoch", "1", "--identity", c.ident, "--target", target, "-c", c.config); code != 0 {
+		c.t.Fatalf("restore the branch: exit code %d\n%s", code, out)
+	}
+	got, err := os.ReadFile(filepath.Join(target, "unpushed"))
+	if err != nil || string(got) != "nobody else has this" {
+		c.t.Errorf("what alpha had not pushed: %q, %v", got, err)
+	}
 }
 
 // named waits until the owner has sealed a batch that names a peer's key, and its store has it.

@@ -8,6 +8,7 @@ import (
 
 	"slipway/internal/batch"
 	"slipway/internal/intake"
+	"slipway/internal/loop"
 )
 
 const (
@@ -38,7 +39,7 @@ type agreement struct {
 
 // runAgree compares until ctx ends.
 func (s *Shipper) runAgree(ctx context.Context, v *volume) error {
-	return every(ctx, agreeEvery, nil, func() time.Duration {
+	return loop.Every(ctx, agreeEvery, nil, func() time.Duration {
 		s.agreeOnce(ctx, v)
 		return 0
 	})

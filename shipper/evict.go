@@ -8,13 +8,14 @@ import (
 
 	"slipway/internal/batch"
 	"slipway/internal/intake"
+	"slipway/internal/loop"
 	"slipway/internal/shard"
 	"slipway/internal/store"
 )
 
 // runMaintain keeps the store within bounds until ctx ends.
 func (s *Shipper) runMaintain(ctx context.Context) error {
-	return every(ctx, maintainEvery, nil, func() time.Duration {
+	return loop.Every(ctx, maintainEvery, nil, func() time.Duration {
 		if s.usage.due(s.now()) {
 			s.count(ctx)
 		}

@@ -24,6 +24,7 @@ import (
 	"slipway/internal/config"
 	"slipway/internal/durable"
 	"slipway/internal/intake"
+	"slipway/internal/loop"
 	"slipway/internal/store"
 )
 
@@ -161,7 +162,7 @@ func (s *Shipper) Run(ctx context.Context) error {
 	group.Go(func() error { return s.runMaintain(ctx) })
 	group.Go(func() error {
 		running := map[string]bool{}
-		return every(ctx, listEvery, s.watch.Root, func() time.Duration {
+		return loop.Every(ctx, listEvery, s.watch.Root, func() time.Duration {
 			s.discover(ctx)
 			for _, v := range s.all() {
 				if !running[v.name] {
@@ -178,7 +179,7 @@ func (s *Shipper) Run(ctx context.Context) error {
 // start runs a volume's loops: one for what arrives, one that compares it with the replicas, two for each backup host.
 func (s *Shipper) start(ctx context.Context, group *errgroup.Group, v *volume) {
 	group.Go(func() error {
-		return every(ctx, listEvery, v.wake, func() time.Duration {
+		return loop.Every(ctx, listEvery, v.wake, func() time.Duration {
 			again, err := s.arrive(ctx, v)
 			if err != nil && ctx.Err() == nil {
 				s.log.Error("check what arrived", "volume", v.name, "error", err)
@@ -190,25 +191,6 @@ func (s *Shipper) start(ctx context.Context, group *errgroup.Group, v *volume) {
 	for _, c := range v.cursors {
 		group.Go(func() error { return c.run(ctx) })
 		group.Go(func() error { return c.runVerify(ctx) })
-	}
-}
-
-// every calls step at once, at each wake-up, at each interval, and as soon again as step asks for (0: it does not).
-func every(ctx context.Context, interval time.Duration, wake <-chan struct{}, step func() time.Duration) error {
-	for {
-		wait := interval
-		if again := step(); again > 0 {
-			wait = min(again, interval)
-		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return nil
-		case <-wake:
-			timer.Stop()
-		case <-timer.C:
-		}
 	}
 }
 

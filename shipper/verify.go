@@ -10,6 +10,7 @@ import (
 	"slipway/internal/batch"
 	"slipway/internal/carry"
 	"slipway/internal/intake"
+	"slipway/internal/loop"
 	"slipway/internal/store"
 )
 
@@ -60,7 +61,7 @@ func (c *cursor) toVerify() (upTo batch.Seq, next time.Time) {
 
 // runVerify reads back until ctx ends.
 func (c *cursor) runVerify(ctx context.Context) error {
-	return every(ctx, time.Hour, c.again, func() time.Duration {
+	return loop.Every(ctx, time.Hour, c.again, func() time.Duration {
 		err := c.verifyOnce(ctx)
 		if err != nil && ctx.Err() == nil {
 			if errors.Is(err, errDamaged) {

@@ -65,7 +65,7 @@ Exit codes: 0 done, 1 error, 2 usage or configuration, 3 partly done, 4 findings
 	root.PersistentFlags().String("log-level", "info", "how much the daemons log: debug, info, warn, `error`")
 	root.AddCommand(
 		initCommand(), keygenCommand(), configCommand(),
-		mountCommand(), umountCommand(), fusefsCommand(), spoolerCommand(), shipCommand(), peerCommand(),
+		mountCommand(), umountCommand(), fusefsCommand(), spoolerCommand(), shipCommand(), peerCommand(), receiveCommand(), receivedCommand(),
 		statusCommand(), explainCommand(), spoolCommand(), waitCommand(), senderCommand(), promoteCommand(),
 		restoreCommand(), lsCommand(), catCommand(), verifyCommand(),
 		demoCommand(), versionCommand(), completionCommand(),
@@ -159,6 +159,8 @@ func roleOf(c *config.Config) string {
 		return "primary"
 	case c.Peer != nil:
 		return "replica peer"
+	case c.Receive != nil:
+		return "receiver"
 	}
 	return "cache host"
 }

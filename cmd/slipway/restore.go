@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"slipway/internal/access"
+	"slipway/internal/batch"
 	"slipway/internal/config"
 	"slipway/internal/control"
 	"slipway/internal/offline"
@@ -27,6 +28,7 @@ func readFlags(c *cobra.Command, at bool) {
 	f.String("volume", "", "`NAME` of the volume, where the stores hold several")
 	if at {
 		f.String("at", "", "the moment: `TIME|BATCH` (2026-11-23T10:00:00Z, \"2026-11-23 10:00\", \"10m ago\", 42; default the newest)")
+		f.Uint32("epoch", 0, "the history up to the end of epoch `N`, a branch that \"spool branches\" lists included (default the whole main line)")
 		f.Bool("incomplete", false, "take the newest batch even while an adoption or a gap is not closed")
 	}
 }
@@ -64,6 +66,11 @@ func withTree(cmd *cobra.Command, r access.Request, fn func(*restore.Tree) error
 		return err
 	}
 	defer func() { _ = v.Close() }()
+	epoch, err := cmd.Flags().GetUint32("epoch")
+	if err != nil {
+		return err
+	}
+	v.Epoch = batch.Epoch(epoch)
 	tree, err := restore.Load(cmd.Context(), v.Source, at)
 	if err != nil {
 		return err

@@ -18,7 +18,7 @@ func spoolCommand() *cobra.Command {
 			return verifyAll(cmd, access.OwnStore(c), true)
 		}),
 	}
-	list := []*cobra.Command{spoolList(), spoolShow(), spoolPending(), verify}
+	list := []*cobra.Command{spoolList(), spoolShow(), spoolPending(), spoolBranches(), verify}
 	for _, c := range list {
 		jsonFlag(c)
 	}
@@ -70,6 +70,23 @@ func spoolShow() *cobra.Command {
 				return err
 			}
 			return show(cmd, render.Batch, b)
+		}),
+	}
+}
+
+func spoolBranches() *cobra.Command {
+	return &cobra.Command{
+		Use: "branches", Short: "Batches that the main line has left behind: sealed by an owner that was replaced before they were pushed", Args: cobra.NoArgs,
+		Long: `branches reads the stores of the configuration, the node's own among them, and lists what an owner sealed after another node had
+begun the next epoch without it. Nothing of it is removed; "restore --epoch N" brings the volume back as it was at the end of such a branch.`,
+		Example: `  slipway spool branches
+  slipway restore --epoch 1 --identity projects.identity --target /tmp/branch`,
+		RunE: configured(func(cmd *cobra.Command, c *config.Config, _ []string) error {
+			list, err := access.Branches(cmd.Context(), access.Request{Config: c})
+			if err != nil {
+				return err
+			}
+			return showAll(cmd, render.Branches, list)
 		}),
 	}
 }

@@ -112,6 +112,9 @@ func (v *Volume) owners(r Request) {
 	if c := r.Config; c != nil && c.Peer != nil {
 		v.Owners = append(v.Owners, c.Peer.Owners[v.Name]...)
 	}
+	if c := r.Config; c != nil && c.Receive != nil {
+		v.Owners = append(v.Owners, c.Receive.Owners[v.Name]...)
+	}
 	if c := r.Config; c != nil && c.Primary != nil {
 		if signer, err := keys.LoadNodeKey(state.Dir(c.Primary.State).NodeKey()); err == nil {
 			v.Owners = append(v.Owners, keys.PublicLine(signer))
@@ -137,6 +140,8 @@ func (r Request) stores() ([]config.Store, error) {
 	case c.Peer != nil:
 		p := c.Peer
 		return append(append([]config.Store{{Name: p.Name, URL: p.Store}}, p.Replicas...), p.Cache), nil
+	case c.Receive != nil:
+		return []config.Store{{Name: c.Receive.Name, URL: c.Receive.Store}}, nil
 	default:
 		return append([]config.Store{{Name: c.Cache.Name, URL: c.Cache.Store}}, c.Cache.Ship.To...), nil
 	}
@@ -198,6 +203,8 @@ func OwnStore(c *config.Config) Request {
 		dir, volume = c.Primary.Spool.Dir, c.Primary.Volume
 	case c.Peer != nil:
 		dir = c.Peer.Store
+	case c.Receive != nil:
+		dir = c.Receive.Store
 	default:
 		dir = c.Cache.Store
 	}
@@ -220,6 +227,9 @@ func (r Request) Evicts(name string) bool {
 	}
 	if p := r.Config.Peer; p != nil {
 		return name == p.Name || name == p.Store || name == p.Cache.Name
+	}
+	if r.Config.Receive != nil {
+		return false
 	}
 	return name == r.Config.Cache.Name || name == r.Config.Cache.Store
 }

@@ -92,12 +92,13 @@ type Cache struct {
 	SSH                SSH
 }
 
-// Config is one of the three.
+// Config is one of the four.
 type Config struct {
 	Path     string
 	Primary  *Primary
 	Cache    *Cache
 	Peer     *Peer
+	Receive  *Receive
 	Warnings []string // what is allowed but should not stay so
 
 	doc *document // for faults found later, by Check
@@ -110,6 +111,8 @@ func (c *Config) State() string {
 		return c.Primary.State
 	case c.Peer != nil:
 		return c.Peer.State
+	case c.Receive != nil:
+		return c.Receive.State
 	}
 	return c.Cache.State
 }
@@ -121,6 +124,8 @@ func (c *Config) SSH() SSH {
 		return c.Primary.SSH
 	case c.Peer != nil:
 		return c.Peer.SSH
+	case c.Receive != nil:
+		return SSH{} // it reaches nobody
 	}
 	return c.Cache.SSH
 }
@@ -154,12 +159,14 @@ func Parse(path string, data []byte) (*Config, error) {
 		c.Cache = d.cache(root)
 	case "peer":
 		c.Peer = d.peer(root)
+	case "receive":
+		c.Receive = d.receive(root)
 	case "both":
-		d.fault(place(root), "give each role a file of its own", "both `volume:` (a primary) and `store:` (a cache host or a replica peer) in one file")
-	case "ship and peer":
-		d.fault(place(root), "give each role a file of its own", "both `ship:` (a cache host) and `peer:` (a replica peer) in one file")
+		d.fault(place(root), "give each role a file of its own", "both `volume:` (a primary) and `store:` (a cache host, a replica peer or a receiver) in one file")
+	case "several":
+		d.fault(place(root), "give each role a file of its own", "more than one of `ship:` (a cache host), `peer:` (a replica peer) and `receive:` (a receiver) in one file")
 	default:
-		d.fault(place(root), "a primary's file has `volume:`, a cache host's has `store:` and `ship:`, a replica peer's `store:` and `peer:`", "the role is not to be seen")
+		d.fault(place(root), "a primary's file has `volume:`, a cache host's has `store:` and `ship:`, a replica peer's `store:` and `peer:`, a receiver's `store:` and `receive:`", "the role is not to be seen")
 	}
 	if err := d.err(); err != nil {
 		return nil, err
@@ -178,14 +185,20 @@ func role(root ast.Node) string {
 		found[v.Key.GetToken().Value] = true
 	}
 	primary := found["volume"] || found["source"] || found["mount"]
-	cache := found["store"] || found["ship"] || found["peer"]
+	var roles []string
+	for _, key := range []string{"ship", "peer", "receive"} {
+		if found[key] {
+			roles = append(roles, key)
+		}
+	}
+	cache := found["store"] || len(roles) > 0
 	switch {
 	case primary && cache:
 		return "both"
-	case found["ship"] && found["peer"]:
-		return "ship and peer"
-	case found["peer"]:
-		return "peer"
+	case len(roles) > 1:
+		return "several"
+	case found["peer"] || found["receive"]:
+		return roles[0]
 	case primary:
 		return "volume"
 	case cache:

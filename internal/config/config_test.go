@@ -195,7 +195,7 @@ func TestFaults(t *testing.T) {
 	}{
 		{"misspelt key", "recipients:", "recpients:", []string{`1:1: "recipients" is missing`, `7:1: unknown key "recpients"`}, `did you mean "recipients"?`},
 		{"misspelt nested key", "cap: 50GiB", "capp: 50GiB", []string{`6:43: unknown key "spool.capp"`}, `did you mean "cap"?`},
-		{"key of another role", "copies: 2\nsettle", "receive: {}\nsettle", []string{`19:1: unknown key "receive"`}, "remove it"},
+		{"a receiver's key", "copies: 2\nsettle", "receive: {}\nsettle", []string{`1:1: both`}, "file of its own"},
 		{"durability is not there yet", "copies: 2\nsettle", "durability: {}\nsettle", []string{`19:1: unknown key "durability"`}, "remove it"},
 		{"a peer's key", "copies: 2\nsettle", "peer: {}\nsettle", []string{`1:1: both`}, "file of its own"},
 		{"duplicate key", "node: alpha\n", "node: alpha\nnode: bravo\n", []string{`3:1: key "node" stands here a second time, first in line 2`}, "keep one"},

@@ -85,7 +85,7 @@ func TestPeerFaults(t *testing.T) {
 		{"its own place", `"sftp://slipway-projects@charlie/data"`, "/srv/replicas", `8:28: peer.replicas[0] lies where this store lies`, "another place"},
 		{"owner's key", `"` + publicKey + `"`, `"ssh-rsa AAAA"`, `15:14: owners.projects[0]: not an Ed25519 public key`, ""},
 		{"no ssh block", "ssh: {key: /etc/slipway/keys/ssh, known_hosts: /etc/slipway/known_hosts}\n", "", `store "cache1" is reached over SFTP, and there is no ssh: block`, "ssh:"},
-		{"a cache host too", "owners:", "ship: {to: [{url: /b}]}\nowners:", "1:1: both `ship:` (a cache host) and `peer:` (a replica peer) in one file", "file of its own"},
+		{"a cache host too", "owners:", "ship: {to: [{url: /b}]}\nowners:", "1:1: more than one of `ship:` (a cache host), `peer:` (a replica peer) and `receive:` (a receiver) in one file", "file of its own"},
 		{"a primary too", "owners:", "volume: projects\nowners:", "1:1: both `volume:`", "file of its own"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -25,6 +25,7 @@ type Keeper struct {
 	URL       string
 	State     string      // directory of what is remembered, one file a volume
 	Full      func() bool // the store has no room; may be nil
+	Strict    bool        // nothing is taken while it is full
 	OnHead    func()      // the head has moved; called without locks, may be nil
 	Log       *slog.Logger
 
@@ -122,6 +123,10 @@ func (k *Keeper) pass(ctx context.Context) (again time.Duration, err error) {
 	}
 	flushed := k.Now()
 	for ctx.Err() == nil {
+		if k.Strict && k.Full() {
+			k.setNote("the volume has reached its quota")
+			return 0, nil
+		}
 		a, err := k.next(ctx, &c)
 		var r *Refusal
 		var m *Missing

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"slipway/internal/batch"
+	"slipway/internal/loop"
 )
 
 // Watcher tells which volumes to look at. It watches the store's root and, of each volume, only the directories in which the
@@ -49,7 +50,7 @@ func (w *Watcher) Run(ctx context.Context, wake func(volume string)) error {
 	if err := n.Add(w.store); err != nil {
 		w.log.Warn("watch the store: arrivals are only seen by listing", "error", err)
 	}
-	nudge(w.Root)
+	loop.Nudge(w.Root)
 	// Errors have a reader of their own that waits for nothing: fsnotify hands them over under the lock that Add needs, and Add is
 	// called with w.mu held.
 	lost := make(chan struct{}, 1)
@@ -57,7 +58,7 @@ func (w *Watcher) Run(ctx context.Context, wake func(volume string)) error {
 	g.Go(func() error {
 		for err := range n.Errors { // closed with the watcher
 			w.log.Debug("watch the store: look at everything", "error", err)
-			nudge(lost)
+			loop.Nudge(lost)
 		}
 		return nil
 	})
@@ -99,7 +100,7 @@ func (w *Watcher) event(e fsnotify.Event, wake func(string)) {
 	}
 	volume, below, deeper := strings.Cut(filepath.ToSlash(rel), "/")
 	if !deeper {
-		nudge(w.Root)
+		loop.Nudge(w.Root)
 	}
 	if below == "" || below == VolumeFile || below == "batches" || strings.HasPrefix(below, "batches/") {
 		wake(volume)
@@ -117,7 +118,7 @@ func (w *Watcher) everything(wake func(string)) {
 	for _, name := range names {
 		wake(name)
 	}
-	nudge(w.Root)
+	loop.Nudge(w.Root)
 }
 
 // Follow watches the directories in which the volume's next batch may appear, and tells whether there is a new one among them:
@@ -163,12 +164,4 @@ func (w *Watcher) addLocked(dir string) bool {
 			"error", fmt.Errorf("watch %s: %w", dir, err))
 	}
 	return err == nil
-}
-
-// nudge makes sure that whoever waits for c looks once more: a channel of capacity one loses no event and piles none up.
-func nudge(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
 }

@@ -26,6 +26,8 @@ func hostOf(c *config.Config) (*Host, bool) {
 		return &Host{c.Cache.Node, "cache", c.Cache.Name, c.Cache.Store}, true
 	case c.Peer != nil:
 		return &Host{c.Peer.Node, "peer", c.Peer.Name, c.Peer.Store}, true
+	case c.Receive != nil:
+		return &Host{c.Receive.Node, "receiver", c.Receive.Name, c.Receive.Store}, true
 	}
 	return nil, false
 }

@@ -224,3 +224,19 @@ func (v Verified) Text(w io.Writer) error {
 	_, err := io.WriteString(w, b.String())
 	return err
 }
+
+// Branches writes `spool branches`.
+func Branches(w io.Writer, list []access.BranchRow) error {
+	if len(list) == 0 {
+		_, err := fmt.Fprintln(w, "nothing is beside the main line")
+		return err
+	}
+	return branches(w, list)
+}
+
+var branches = Table(func(b access.BranchRow) []string {
+	return []string{
+		strconv.FormatUint(uint64(b.Epoch), 10), b.Node, fmt.Sprintf("%d-%d", b.First, b.Last), when(b.SealedAt), strconv.FormatInt(b.Files, 10),
+		config.FormatSize(b.Bytes), strings.Join(b.Stores, ", "), fmt.Sprintf("restore --epoch %d", b.Epoch),
+	}
+}, "EPOCH", "NODE", "BATCHES", "SEALED", "FILES", "BYTES", "STORES", "BROUGHT BACK BY")

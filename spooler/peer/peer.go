@@ -24,6 +24,7 @@ import (
 	"slipway/internal/config"
 	"slipway/internal/durable"
 	"slipway/internal/intake"
+	"slipway/internal/loop"
 	"slipway/internal/store"
 )
 
@@ -140,7 +141,7 @@ func (p *Peer) Run(ctx context.Context) error {
 	g.Go(func() error { return p.countLoop(ctx) })
 	g.Go(func() error {
 		running := map[string]bool{}
-		return every(ctx, listEvery, p.watch.Root, func() time.Duration {
+		return loop.Every(ctx, listEvery, p.watch.Root, func() time.Duration {
 			p.discover(ctx)
 			for _, v := range p.all() {
 				if !running[v.name] {
@@ -152,25 +153,6 @@ func (p *Peer) Run(ctx context.Context) error {
 		})
 	})
 	return g.Wait()
-}
-
-// every calls step at once, at each wake-up, at each interval, and as soon again as step asks for (0: it does not).
-func every(ctx context.Context, interval time.Duration, wake <-chan struct{}, step func() time.Duration) error {
-	for {
-		wait := interval
-		if again := step(); again > 0 {
-			wait = min(again, interval)
-		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		case <-wake:
-			timer.Stop()
-		case <-timer.C:
-		}
-	}
 }
 
 // discover finds volumes that have appeared in the store.
@@ -207,21 +189,13 @@ func (p *Peer) wake(name string) {
 	v := p.volumes[name]
 	p.mu.Unlock()
 	if v != nil {
-		nudge(v.arrived)
-	}
-}
-
-// nudge makes sure that whoever waits for c looks once more.
-func nudge(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
+		loop.Nudge(v.arrived)
 	}
 }
 
 // countLoop counts what the store holds, for the cap.
 func (p *Peer) countLoop(ctx context.Context) error {
-	return every(ctx, listEvery, nil, func() time.Duration {
+	return loop.Every(ctx, listEvery, nil, func() time.Duration {
 		p.CountOnce(ctx)
 		return 0
 	})
@@ -238,7 +212,7 @@ func (p *Peer) CountOnce(ctx context.Context) {
 	}
 	p.used.Store(n)
 	for _, v := range p.all() {
-		nudge(v.arrived) // full, or not any more
+		loop.Nudge(v.arrived) // full, or not any more
 		if p.pressed() {
 			v.drop(ctx)
 		}

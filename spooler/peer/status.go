@@ -11,6 +11,7 @@ import (
 	"slipway/internal/batch"
 	"slipway/internal/control"
 	"slipway/internal/intake"
+	"slipway/internal/loop"
 	"slipway/internal/shard"
 	"slipway/spooler/push"
 )
@@ -38,8 +39,8 @@ func (v *volume) troubled(_ string, err error) {
 		if err := v.keep.Lost(ctx, seq, cause); err != nil {
 			v.p.log.Error("take back a batch", "volume", v.name, "batch", seq, "error", err)
 		}
-		nudge(v.arrived) // from now on the batch waits for its shard, which no event tells of
-		nudge(v.moved)
+		loop.Nudge(v.arrived) // from now on the batch waits for its shard, which no event tells of
+		loop.Nudge(v.moved)
 		return
 	}
 }

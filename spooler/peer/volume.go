@@ -11,6 +11,7 @@ import (
 	"slipway/internal/ack"
 	"slipway/internal/batch"
 	"slipway/internal/intake"
+	"slipway/internal/loop"
 	"slipway/internal/state"
 	"slipway/internal/store"
 	"slipway/spooler/push"
@@ -57,13 +58,15 @@ func (p *Peer) newVolume(name string) *volume {
 func (v *volume) start(ctx context.Context, g *errgroup.Group) {
 	if w := v.warm; w != nil {
 		g.Go(func() error {
-			return every(ctx, listEvery, w.wake, func() time.Duration { return w.WarmOnce(ctx) })
+			return loop.Every(ctx, listEvery, w.wake, func() time.Duration { return w.WarmOnce(ctx) })
 		})
 	}
-	g.Go(func() error { return every(ctx, tellPause, v.moved, func() time.Duration { return v.TellOnce(ctx) }) })
+	g.Go(func() error {
+		return loop.Every(ctx, tellPause, v.moved, func() time.Duration { return v.TellOnce(ctx) })
+	})
 	g.Go(func() error {
 		sending := false
-		return every(ctx, listEvery, v.arrived, func() time.Duration {
+		return loop.Every(ctx, listEvery, v.arrived, func() time.Duration {
 			again := v.ArriveOnce(ctx)
 			if s := v.senderIfKnown(); s != nil && !sending {
 				sending = true
@@ -82,7 +85,7 @@ func (v *volume) ArriveOnce(ctx context.Context) time.Duration {
 	}
 	c := v.keep.Chain()
 	if v.p.watch.Follow(&v.keep.Volume, &c) {
-		nudge(v.arrived) // something may have come before it was watched
+		loop.Nudge(v.arrived) // something may have come before it was watched
 	}
 	if err := v.tellKey(ctx); err != nil && ctx.Err() == nil {
 		v.p.log.Warn("tell the owner this node's key", "volume", v.name, "error", err)
@@ -92,9 +95,9 @@ func (v *volume) ArriveOnce(ctx context.Context) time.Duration {
 
 func (v *volume) headMoved() {
 	if v.warm != nil {
-		nudge(v.warm.wake)
+		loop.Nudge(v.warm.wake)
 	}
-	nudge(v.moved)
+	loop.Nudge(v.moved)
 	if s := v.senderIfKnown(); s != nil {
 		s.Wake()
 		v.pusher.Wake() // idle while this node sends, it would look again only after a while

@@ -9,6 +9,7 @@ import (
 	"slipway/internal/ack"
 	"slipway/internal/batch"
 	"slipway/internal/claim"
+	"slipway/internal/loop"
 	"slipway/internal/progress"
 	"slipway/internal/store"
 )
@@ -29,7 +30,7 @@ func (s *Sender) lookLoop(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		nudge(s.wake)
+		loop.Nudge(s.wake)
 		timer.Reset(s.lookPause())
 	}
 }

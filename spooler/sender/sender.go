@@ -16,6 +16,7 @@ import (
 
 	"slipway/internal/batch"
 	"slipway/internal/claim"
+	"slipway/internal/loop"
 	"slipway/internal/progress"
 	"slipway/internal/store"
 	"slipway/spooler/push"
@@ -119,14 +120,7 @@ func setDefault(d *time.Duration, to time.Duration) {
 }
 
 // Wake tells that this node holds more than before.
-func (s *Sender) Wake() { nudge(s.wake) }
-
-func nudge(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
+func (s *Sender) Wake() { loop.Nudge(s.wake) }
 
 // Run takes part until ctx ends.
 func (s *Sender) Run(ctx context.Context) error {
@@ -235,8 +229,8 @@ func (s *Sender) viewLocked(present *Present, now time.Time) *View {
 	s.judge.Begin(v.sender(), s.epoch, s.claim.Term, now)
 	if v.Held > v.There && v.Held > s.noticed {
 		s.noticed = v.Held // what the cache has is known from before this batch: look
-		nudge(s.look)
-		nudge(s.compose)
+		loop.Nudge(s.look)
+		loop.Nudge(s.compose)
 	}
 	s.judge.Expect(now, v.Held, v.There)
 	v.Verdict, v.Since, v.Why = s.judge.Verdict(now)
@@ -258,7 +252,7 @@ func (s *Sender) enterEpochLocked(e batch.Epoch, now time.Time) {
 	}
 	s.epoch, s.claim, s.claimAt, s.looked, s.cache = e, claim.Claim{}, now, false, nil
 	s.heard, s.there, s.noticed = progress.Progress{}, 0, 0
-	nudge(s.look)
+	loop.Nudge(s.look)
 }
 
 // enter is the one place where the state changes.
@@ -278,6 +272,6 @@ func (s *Sender) enter(d Decision) {
 	if !Legal(was, d.State) {
 		s.opt.Log.Error("illegal transition", "from", was, "to", d.State)
 	}
-	nudge(s.look)
-	nudge(s.compose)
+	loop.Nudge(s.look)
+	loop.Nudge(s.compose)
 }

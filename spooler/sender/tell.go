@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"time"
 
+	"slipway/internal/loop"
 	"slipway/internal/progress"
 	"slipway/internal/store"
 	"slipway/spooler/push"
@@ -59,7 +60,7 @@ func (s *Sender) delivering() bool {
 
 func (s *Sender) tellNow() {
 	for _, t := range s.tellers {
-		nudge(t.wake)
+		loop.Nudge(t.wake)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"slipway/internal/durable"
+	"slipway/internal/loop"
 	"slipway/internal/store"
 )
 
@@ -29,7 +30,7 @@ func (s *Sender) watch(ctx context.Context) error {
 	var g errgroup.Group
 	g.Go(func() error {
 		for range w.Errors { // an overflow: look
-			nudge(s.wake)
+			loop.Nudge(s.wake)
 		}
 		return nil
 	})
@@ -70,6 +71,6 @@ func (s *Sender) events(ctx context.Context, events <-chan fsnotify.Event) error
 		case <-events:
 		case <-tick.C:
 		}
-		nudge(s.wake)
+		loop.Nudge(s.wake)
 	}
 }

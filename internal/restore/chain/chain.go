@@ -47,8 +47,9 @@ type NamedStore struct {
 type Source struct {
 	Stores []NamedStore
 	IDs    []age.Identity
-	Silent []Fault  // stores that did not answer when the volume was looked for: among the faults from the beginning
-	Owners []string // keys that may own the volume (authorized_keys form); every envelope is checked against the chain of owners
+	Silent []Fault     // stores that did not answer when the volume was looked for: among the faults from the beginning
+	Owners []string    // keys that may own the volume (authorized_keys form); every envelope is checked against the chain of owners
+	Epoch  batch.Epoch // the history up to the end of this epoch, as if no other had begun behind it; 0: the whole
 }
 
 // Slot is one place in the chain: a batch, and the stores that list it.
@@ -121,7 +122,15 @@ func (l *Line) list(ctx context.Context) ([]Slot, error) {
 	if bad == len(found) {
 		return nil, fmt.Errorf("list batches: %w", errors.Join(failed...))
 	}
-	return merge(found), nil
+	return l.upTo(merge(found)), nil
+}
+
+// upTo leaves out what lies behind the epoch asked for.
+func (l *Line) upTo(all []Slot) []Slot {
+	if l.src.Epoch == 0 {
+		return all
+	}
+	return slices.DeleteFunc(all, func(s Slot) bool { return s.Epoch > l.src.Epoch })
 }
 
 // merge makes one list of what the stores list, and notes which of them have each batch.

@@ -198,6 +198,9 @@ func TestStrangersBatches(t *testing.T) {
 	if len(l.Side) != 2 {
 		t.Errorf("side branch: %v", l.Side)
 	}
+	if list, err := l.Branches(context.Background()); len(list) != 0 || err != nil {
+		t.Errorf("a stranger's batches are a branch: %+v, %v", list, err)
+	}
 	src.Owners = []string{volumetest.NewOwner(t, "bravo").Key}
 	if _, _, err := visited(t, src, chain.At{}); !errors.Is(err, chain.ErrOwner) {
 		t.Errorf("nobody known signed anything: %v", err)
@@ -234,8 +237,20 @@ func TestNextOwner(t *testing.T) {
 		if got != "1 2 3 4" || err != nil {
 			t.Fatalf("embedded %v: %q, %v", embed, got, err)
 		}
-		if len(l.Side) != 2 {
-			t.Errorf("side branch: %v", l.Side)
+		list, err := l.Branches(context.Background())
+		if err != nil || len(list) != 1 {
+			t.Fatalf("branches: %+v, %v", list, err)
+		}
+		if b := list[0]; b.Epoch != 1 || b.Node != "alpha" || b.First != 4 || b.Last != 5 || !slices.Equal(b.Stores, []string{"vault1"}) || b.SealedAt.IsZero() {
+			t.Errorf("branch: %+v", b)
+		}
+		src.Epoch = 1
+		got, l, err = visited(t, src, chain.At{})
+		if got != "1 2 3 4 5" || err != nil {
+			t.Errorf("the branch itself: %q, %v", got, err)
+		}
+		if list, err := l.Branches(context.Background()); len(list) != 0 || err != nil {
+			t.Errorf("beside the branch: %+v, %v", list, err)
 		}
 	}
 }
