@@ -181,7 +181,7 @@ func (s *Spooler) Step(ctx context.Context) (time.Duration, error) {
 	if more {
 		return 0, nil
 	}
-	if err := v.tree.within(func() error { return s.dispatch() }); err != nil {
+	if err := v.tree.within(func() error { return v.tree.manyPaths(s.dispatch) }); err != nil {
 		return 0, &fatalError{err}
 	}
 	due, next := v.sealDue()

@@ -51,6 +51,7 @@ type tree struct {
 	names   map[batch.FileID]map[entryKey]struct{}   // entries of the overlay by the id they lead to
 	idents  map[journal.Ident]batch.FileID           // changed; 0: ended
 	removed removedSet
+	dirs    map[batch.FileID]string // paths of directories found by manyPaths; nil outside of it
 }
 
 func newTree(cat *catalog.Catalog, next batch.FileID) *tree {
@@ -218,7 +219,12 @@ func (t *tree) children(dir batch.FileID, fn func(name string, id batch.FileID) 
 // path returns one path of a file, relative to the volume ("" for its root); false while no name leads there from the root.
 func (t *tree) path(id batch.FileID) (string, bool, error) {
 	var parts []string
+	var dir batch.FileID // the file's own
 	for depth := 0; id != batch.Root; depth++ {
+		if known, ok := t.dirs[id]; ok {
+			parts = append(parts, known)
+			break
+		}
 		names, err := t.namesOf(id)
 		if err != nil {
 			return "", false, err
@@ -231,9 +237,22 @@ func (t *tree) path(id batch.FileID) (string, bool, error) {
 		})
 		parts = append(parts, first.name)
 		id = first.parent
+		if depth == 0 {
+			dir = id
+		}
 	}
 	slices.Reverse(parts)
+	if t.dirs != nil && dir != 0 && dir != batch.Root {
+		t.dirs[dir] = strings.Join(parts[:len(parts)-1], "/")
+	}
 	return strings.Join(parts, "/"), true, nil
+}
+
+// manyPaths runs fn, which asks for paths and changes no name: those of directories are found once.
+func (t *tree) manyPaths(fn func() error) error {
+	t.dirs = map[batch.FileID]string{}
+	defer func() { t.dirs = nil }()
+	return fn()
 }
 
 // maxDepth bounds a walk upwards: a damaged catalog may hold a circle.

@@ -17,6 +17,7 @@ import (
 	"slipway/internal/config"
 	"slipway/internal/control"
 	"slipway/internal/durable"
+	"slipway/internal/hugebuf"
 	"slipway/internal/journal"
 	"slipway/internal/render"
 	"slipway/internal/service"
@@ -160,6 +161,7 @@ func spoolerCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			hugebuf.Prepare(spoolerMemory / 2)
 			debug.SetMemoryLimit(spoolerMemory)
 			s, err := spooler.New(spooler.Options{Config: c.Primary, Source: source, BatchInterval: c.Primary.BatchInterval, Log: service.Logger(os.Stderr, "spooler")})
 			if err != nil {

@@ -24,3 +24,8 @@ func Make(n int) []byte {
 	}
 	return b
 }
+
+// Prepare asks for huge pages for the next n bytes that the heap grows by. Nothing is taken yet.
+func Prepare(n int) {
+	_ = Make(n) // garbage at once: its addresses are what later allocations get, and the advice stays with them
+}
