@@ -387,6 +387,7 @@ func TestCap(t *testing.T) {
 	must(t, os.WriteFile(s.hosts["cache1"].data, nil, 0o600))
 	s.startPrimary()
 	own := filepath.Join(s.dir, "state", "spool")
+	s.eventually(20*time.Second, "the spooler to make its store", func() error { _, err := os.Stat(own); return err })
 	var highest int64
 	for i := range 60 {
 		must(t, os.WriteFile(filepath.Join(s.mount, "f"+string(rune('A'+i))), noise(r, 2<<20), 0o644))

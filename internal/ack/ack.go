@@ -56,7 +56,7 @@ type Acks struct {
 	Format     int            `json:"format"` // 1
 	VolumeID   batch.VolumeID `json:"volume_id"`
 	Store      string         `json:"store"`
-	Kind       string         `json:"kind"` // "cache", "backup", "replica"
+	Kind       string         `json:"kind"` // "cache", "backup", "replica", "received"
 	URL        string         `json:"url,omitempty"`
 	Copies     int            `json:"copies,omitempty"` // the cache's file: how many backup hosts make "stored"
 	Epoch      batch.Epoch    `json:"epoch"`

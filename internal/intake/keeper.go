@@ -258,6 +258,21 @@ func (k *Keeper) Head() batch.Seq {
 	return k.Acks.Head
 }
 
+// Each calls fn with the envelope of each batch held from a number on, oldest first, until fn returns false.
+func (k *Keeper) Each(ctx context.Context, from batch.Seq, fn func(*batch.Envelope) bool) error {
+	c := k.Chain()
+	for seq := max(from, c.Low); seq <= c.Head && c.Head > 0; seq++ {
+		b, _, err := k.Load(ctx, &c, seq)
+		if err != nil {
+			return err
+		}
+		if !fn(&b.Envelope) {
+			return nil
+		}
+	}
+	return nil
+}
+
 // Naming returns the volume's nodes by its newest batch.
 func (k *Keeper) Naming() Naming {
 	k.mu.Lock()

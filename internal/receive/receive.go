@@ -108,7 +108,10 @@ func (r *Receiver) Run(ctx context.Context) error {
 			return 0
 		})
 	})
-	return g.Wait()
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return ctx.Err()
 }
 
 // Discover finds volumes that have appeared in the store, and returns the accepted ones by name.

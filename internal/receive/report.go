@@ -136,17 +136,14 @@ func (r *Receiver) Batches(ctx context.Context, name string, from uint64, limit 
 		if name != "" && v.name != name {
 			continue
 		}
-		c := v.keep.Chain()
-		for seq := max(batch.Seq(from), c.Low); seq <= c.Head && c.Head > 0 && len(rows) < limit; seq++ {
-			b, _, err := v.keep.Load(ctx, &c, seq)
-			if err != nil {
-				return rows, err
-			}
-			e := &b.Envelope
+		if err := v.keep.Each(ctx, batch.Seq(from), func(e *batch.Envelope) bool {
 			rows = append(rows, control.BatchRow{
 				Volume: v.name, Epoch: uint32(e.Epoch), Seq: uint64(e.Last), SealedAt: e.SealedAt, Files: e.Counts.Files, Bytes: e.Counts.Bytes,
 				Shards: len(e.Introduces), Stage: control.Stored.String(), Copies: 1,
 			})
+			return len(rows) < limit
+		}); err != nil || len(rows) >= limit {
+			return rows, err
 		}
 	}
 	return rows, nil

@@ -152,7 +152,10 @@ func (p *Peer) Run(ctx context.Context) error {
 			return 0
 		})
 	})
-	return g.Wait()
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return ctx.Err()
 }
 
 // discover finds volumes that have appeared in the store.

@@ -137,13 +137,11 @@ func (p *Peer) Batches(ctx context.Context, volume string, from uint64, limit in
 		if volume != "" && v.name != volume {
 			continue
 		}
-		c := v.keep.Chain()
-		for seq := max(batch.Seq(from), c.Low); seq <= c.Head && c.Head > 0 && len(rows) < limit; seq++ {
-			b, _, err := v.keep.Load(ctx, &c, seq)
-			if err != nil {
-				return rows, err
-			}
-			rows = append(rows, v.row(&b.Envelope))
+		if err := v.keep.Each(ctx, batch.Seq(from), func(e *batch.Envelope) bool {
+			rows = append(rows, v.row(e))
+			return len(rows) < limit
+		}); err != nil || len(rows) >= limit {
+			return rows, err
 		}
 	}
 	return rows, nil
