@@ -165,7 +165,6 @@ func TestRefuses(t *testing.T) {
 	})
 	t.Run("new batch", func(t *testing.T) {
 		c := newCluster(t, true)
-		c.peers[0].StaleAfter = time.Minute
 		o := c.options(0)
 		o.Now = time.Now
 		if _, err := Run(t.Context(), o); !errors.Is(err, ErrAlive) {
@@ -231,7 +230,6 @@ func TestAliveAtOnce(t *testing.T) {
 // TestAliveByProgress: progress that moves while it is looked at is an owner that lives.
 func TestAliveByProgress(t *testing.T) {
 	c := newCluster(t, true)
-	c.peers[0].StaleAfter = 300 * time.Millisecond
 	ctx, stop := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	defer wg.Wait()

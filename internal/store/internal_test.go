@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"slices"
 	"strings"
@@ -208,7 +209,7 @@ func every(w *watched, period time.Duration, times int, f func()) {
 }
 
 func TestInFlight(t *testing.T) {
-	for rtt, want := range map[time.Duration]int{0: 8, 300 * time.Microsecond: 8, 4 * time.Millisecond: 16, 20 * time.Millisecond: 64, time.Minute: 64} {
+	for rtt, want := range map[time.Duration]int{0: 8, 300 * time.Microsecond: 8, 4 * time.Millisecond: 16, 20 * time.Millisecond: 64, time.Minute: 64, math.MaxUint32 * time.Microsecond: 64} {
 		if got := inFlight(rtt); got != want {
 			t.Errorf("%s: %d packets, want %d", rtt, got, want)
 		}

@@ -130,9 +130,9 @@ const (
 
 // inFlight is how many packets of one file are under way at once: enough to fill a fast line over a round trip, and no more,
 // since sshd keeps what sftp-server has not read yet in one buffer and copies all of it whenever it grows. On a short line that
-// cost the server more than everything else it does (docs/limits.md).
+// cost the server more than everything else it does (docs/limits.md). A kernel that has not measured yet says more than an hour.
 func inFlight(roundTrip time.Duration) int {
-	n := int(int64(lineRate) * int64(roundTrip) / int64(time.Second) / packet)
+	n := int(int64(lineRate) * int64(min(roundTrip, time.Second)) / int64(time.Second) / packet)
 	return min(max(n, fewInFlight), mostInFlight)
 }
 
