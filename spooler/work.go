@@ -21,8 +21,7 @@ type results struct {
 
 type result struct {
 	file *pendingFile
-	capture.Captured
-	same bool // the file is as it was sealed: nothing was read
+	got  *capture.Captured // nil: the file is as it was sealed, nothing was read
 }
 
 func (r *results) put(x result) {
@@ -55,8 +54,9 @@ func (s *Spooler) captureLoop(ctx context.Context) error {
 // captureOne reads one file, unless it is as it was sealed.
 func (s *Spooler) captureOne(ctx context.Context, c *capture.Capturer, p *capture.Packer, f *pendingFile) {
 	r := result{file: f}
-	if r.same = unchanged(s.vol, f); !r.same {
-		r.Captured = c.Capture(ctx, f.job, p)
+	if !unchanged(s.vol, f) {
+		got := c.Capture(ctx, f.job, p)
+		r.got = &got
 	}
 	s.results.put(r)
 	s.nudge()
@@ -140,14 +140,13 @@ func (s *Spooler) collect() {
 			continue // removed while it was read
 		}
 		switch {
-		case r.same:
+		case r.got == nil:
 			v.pending.same(p)
-		case r.Err == nil:
-			c := r.Captured
-			p.done = &c
+		case r.got.Err == nil:
+			p.done = r.got
 			v.arrived = append(v.arrived, p)
 		default:
-			v.failed(p, r.Err)
+			v.failed(p, r.got.Err)
 		}
 	}
 }

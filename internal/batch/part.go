@@ -48,7 +48,8 @@ type partWriter struct {
 
 	fresh []shard.Digest // objects first named in the open frame
 	lines []byte         // its lines
-	line  []byte         // reused
+	line  []byte         // reused, as is
+	frame []byte
 }
 
 var errLineSize = errors.New("record is too large")
@@ -105,7 +106,8 @@ func (w *partWriter) closeFrame() {
 	}
 	frame := w.lines
 	if first || len(w.fresh) > 0 {
-		frame = append(appendObjects(nil, w.fresh), w.lines...)
+		w.frame = append(appendObjects(w.frame[:0], w.fresh), w.lines...)
+		frame = w.frame
 	}
 	e := encoders.Get().(*zstd.Encoder)
 	defer encoders.Put(e)

@@ -248,12 +248,9 @@ func (c *Catalog) run(fn func(*Tx) error, with func(*bolt.DB, func(*bolt.Tx) err
 		err = c.damaged(fmt.Errorf("catalog %s: %w: %v", c.path, ErrCorrupt, p))
 	}()
 	err = with(db, func(b *bolt.Tx) error {
-		t, err := newTx(c, b)
-		if err != nil {
-			return err
-		}
+		t := &Tx{c: c, tx: b}
 		theirs = true
-		err = fn(t)
+		err := fn(t)
 		theirs = false
 		if err == nil && b.Writable() {
 			err = t.flush()

@@ -87,23 +87,27 @@ func checkFormat(t *Tx) error {
 // Tx is a transaction. Getters return false for absent; values are copies. Functions handed to it may call it again and may
 // change what they iterate over.
 type Tx struct {
-	c       *Catalog
-	buckets [buckets]*bolt.Bucket
+	c      *Catalog
+	tx     *bolt.Tx
+	opened [buckets]*bolt.Bucket // nil: not asked for yet
 
 	// Writes wait here and reach bbolt sorted, when a bucket is iterated and at the commit: unsorted inserts into one big
 	// leaf cost its whole length each, and 15,000 of them seconds.
 	dirty [buckets]map[string][]byte // nil value: deleted
 }
 
-func newTx(c *Catalog, b *bolt.Tx) (*Tx, error) {
-	t := &Tx{c: c}
-	for i, name := range bucketNames {
-		if t.buckets[i] = b.Bucket([]byte(name)); t.buckets[i] == nil {
-			return nil, c.damaged(fmt.Errorf("catalog %s: %w: bucket %s is not there", c.path, ErrCorrupt, name))
-		}
-		t.buckets[i].FillPercent = 0.9 // most keys only ever grow at the end
+// in opens a bucket; under guard.
+func (t *Tx) in(bucket int) (*bolt.Bucket, error) {
+	if b := t.opened[bucket]; b != nil {
+		return b, nil
 	}
-	return t, nil
+	b := t.tx.Bucket([]byte(bucketNames[bucket]))
+	if b == nil {
+		return nil, t.c.damaged(fmt.Errorf("catalog %s: %w: bucket %s is not there", t.c.path, ErrCorrupt, bucketNames[bucket]))
+	}
+	b.FillPercent = 0.9 // most keys only ever grow at the end
+	t.opened[bucket] = b
+	return b, nil
 }
 
 // guard turns a fault inside bbolt into ErrCorrupt.
@@ -122,7 +126,11 @@ func (t *Tx) get(bucket int, key []byte) (value []byte, ok bool, err error) {
 		return v, v != nil, nil
 	}
 	err = t.guard(bucketNames[bucket], func() error {
-		v := t.buckets[bucket].Get(key)
+		b, err := t.in(bucket)
+		if err != nil {
+			return err
+		}
+		v := b.Get(key)
 		if v == nil {
 			return nil
 		}
@@ -161,7 +169,7 @@ func (t *Tx) delete(bucket int, key []byte) error {
 }
 
 func (t *Tx) writable(bucket int) error {
-	if !t.buckets[bucket].Writable() {
+	if !t.tx.Writable() {
 		return fmt.Errorf("write catalog %s: %w", t.c.path, berrors.ErrTxNotWritable)
 	}
 	if t.dirty[bucket] == nil {
@@ -172,7 +180,7 @@ func (t *Tx) writable(bucket int) error {
 
 // flush hands all waiting writes to bbolt.
 func (t *Tx) flush() error {
-	for i := range t.buckets {
+	for i := range t.dirty {
 		if err := t.flushBucket(i); err != nil {
 			return err
 		}
@@ -191,8 +199,12 @@ func (t *Tx) flushBucket(bucket int) error {
 	}
 	slices.Sort(keys)
 	err := t.guard(bucketNames[bucket], func() error {
+		b, err := t.in(bucket)
+		if err != nil {
+			return err
+		}
 		for _, k := range keys {
-			if err := t.write(bucket, k, dirty[k]); err != nil {
+			if err := write(b, k, dirty[k]); err != nil {
 				return fmt.Errorf("write catalog %s: %s: %w", t.c.path, bucketNames[bucket], err)
 			}
 		}
@@ -202,11 +214,11 @@ func (t *Tx) flushBucket(bucket int) error {
 	return err
 }
 
-func (t *Tx) write(bucket int, key string, value []byte) error {
+func write(b *bolt.Bucket, key string, value []byte) error {
 	if value == nil {
-		return t.buckets[bucket].Delete([]byte(key))
+		return b.Delete([]byte(key))
 	}
-	return t.buckets[bucket].Put([]byte(key), withChecksum(key, value))
+	return b.Put([]byte(key), withChecksum(key, value))
 }
 
 // step is how many records each copies out before it calls the function.
@@ -243,7 +255,11 @@ func (t *Tx) each(bucket int, prefix, from []byte, fn func(key, value []byte) er
 
 func (t *Tx) some(bucket int, prefix, from []byte) (list []record, err error) {
 	err = t.guard(bucketNames[bucket], func() error {
-		c, last := t.buckets[bucket].Cursor(), from
+		b, err := t.in(bucket)
+		if err != nil {
+			return err
+		}
+		c, last := b.Cursor(), from
 		for k, v := c.Seek(from); k != nil && bytes.HasPrefix(k, prefix) && len(list) < step; k, v = c.Next() {
 			if bytes.Compare(k, last) < 0 { // each would never end
 				return fmt.Errorf("%w: record %x is out of order", ErrCorrupt, k)

@@ -23,34 +23,32 @@ var (
 	errClosed = errors.New("cutter is closed")
 )
 
-// Buffers are kept: a cutter per file would otherwise allocate megabytes per file. A file that fits the small one never sees the
-// others. Most files above that fit the middle one, and come too seldom for a pool that the garbage collector empties.
+// Buffers are kept: a cutter per file would otherwise allocate megabytes per file. A file that fits the small one never sees a
+// big one. Files above that may come too seldom for a pool that the garbage collector empties.
 var (
-	smallBuffers  = sync.Pool{New: func() any { return new([Min + 1]byte) }}
-	middleBuffers = make(chan []byte, 2)
-	bigBuffers    = sync.Pool{New: func() any { return new([2 * Max]byte) }}
+	smallBuffers = sync.Pool{New: func() any { return new([Min + 1]byte) }}
+	bigBuffers   = make(chan []byte, 2)
 )
 
-// takeMiddle returns a buffer of Max bytes.
-func takeMiddle() []byte {
+// takeBig returns what the library cuts in: twice its largest chunk spares it moving the rest to the front each time. Of a file
+// that is smaller only the beginning is ever touched, and takes memory.
+func takeBig() []byte {
 	select {
-	case b := <-middleBuffers:
+	case b := <-bigBuffers:
 		return b
 	default:
-		return hugebuf.Make(Max)
+		return hugebuf.Make(2 * Max)
 	}
 }
 
 // Cutter cuts a stream into chunks. Not safe for concurrent use.
 type Cutter struct {
-	src    io.Reader
-	key    []byte
-	expect int64 // bytes, 0: not known
-	small  *[Min + 1]byte
-	middle []byte
-	big    *[2 * Max]byte
-	cdc    *chunkers.Chunker // nil while the stream may still be one small chunk
-	err    error             // what every further Next returns
+	src   io.Reader
+	key   []byte
+	small *[Min + 1]byte
+	big   []byte
+	cdc   *chunkers.Chunker // nil while the stream may still be one small chunk
+	err   error             // what every further Next returns
 }
 
 // NewCutter cuts r with the volume's cut points. Buffers come from a pool: Close gives them back.
@@ -60,10 +58,6 @@ func (k Keys) NewCutter(r io.Reader) (*Cutter, error) {
 	}
 	return &Cutter{src: r, key: k.cut[:]}, nil
 }
-
-// Expect tells how many bytes the reader has, before the first Next: it says how much memory cutting takes, not where the cuts
-// are. A reader with more is cut all the same.
-func (c *Cutter) Expect(n int64) { c.expect = n }
 
 // Next returns the next chunk, valid until the next call or Close; io.EOF behind the last (never together with data). An
 // empty stream has no chunk. An error other than io.EOF is the reader's, and what came before it is not all there was.
@@ -103,20 +97,11 @@ func (c *Cutter) first() ([]byte, error) {
 	if n <= Min {
 		return c.small[:n], io.EOF
 	}
-	if c.cdc, err = newChunker(io.MultiReader(bytes.NewReader(c.small[:n]), c.src), c.key, c.buffer()); err != nil {
+	c.big = takeBig()
+	if c.cdc, err = newChunker(io.MultiReader(bytes.NewReader(c.small[:n]), c.src), c.key, c.big); err != nil {
 		return nil, err
 	}
 	return c.cdc.Next()
-}
-
-// buffer takes what the library cuts in: twice its largest chunk spares it moving the rest to the front each time.
-func (c *Cutter) buffer() []byte {
-	if 0 < c.expect && c.expect <= Max {
-		c.middle = takeMiddle()
-		return c.middle
-	}
-	c.big = bigBuffers.Get().(*[2 * Max]byte)
-	return c.big[:]
 }
 
 // readUpTo fills buf or stops at io.EOF. io.ReadFull would not do: a reader's own io.ErrUnexpectedEOF (a file cut short under
@@ -160,14 +145,11 @@ func (c *Cutter) Close() {
 	if c.small != nil {
 		smallBuffers.Put(c.small)
 	}
-	if c.middle != nil {
+	if c.big != nil {
 		select {
-		case middleBuffers <- c.middle:
+		case bigBuffers <- c.big:
 		default:
 		}
-	}
-	if c.big != nil {
-		bigBuffers.Put(c.big)
 	}
 	*c = Cutter{err: errClosed}
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"testing"
 	"testing/iotest"
 
@@ -37,36 +36,6 @@ func cut(t testing.TB, k Keys, r io.Reader) (lengths []int, content []byte) {
 		}
 		lengths = append(lengths, len(data))
 		content = append(content, data...)
-	}
-}
-
-// What is expected changes memory, not cuts; and it may be wrong.
-func TestExpect(t *testing.T) {
-	for _, size := range []int{Min + 1, 3 << 20, Max, Max + 1, 9 << 20} {
-		data := noise(3, size)
-		want, _ := cut(t, testKeys(1), bytes.NewReader(data))
-		for _, n := range []int64{1, int64(size), Max, Max + 1, 1 << 40} {
-			c, err := testKeys(1).NewCutter(bytes.NewReader(data))
-			if err != nil {
-				t.Fatal(err)
-			}
-			c.Expect(n)
-			var got []int
-			for {
-				piece, err := c.Next()
-				if errors.Is(err, io.EOF) {
-					break
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
-				got = append(got, len(piece))
-			}
-			c.Close()
-			if !slices.Equal(got, want) {
-				t.Errorf("%d bytes, %d expected: cut into %v instead of %v", size, n, got, want)
-			}
-		}
 	}
 }
 

@@ -1,9 +1,11 @@
 package source
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 
@@ -26,53 +28,51 @@ const (
 // only regular files and directories are opened, anything else is ErrSpecial; O_NONBLOCK is never used, as it makes
 // opening a file with a lease on it fail.
 func Open(root *os.File, path string, flags int, want journal.Ident) (*os.File, error) {
-	f, err := openPath(root, path, flags&unix.O_DIRECTORY)
+	defer runtime.KeepAlive(root)
+	at, err := openPath(int(root.Fd()), path, flags&unix.O_DIRECTORY)
 	if err != nil {
 		return nil, fmt.Errorf("open %q below source: %w", path, err)
 	}
-	if flags&unix.O_PATH != 0 && want.IsZero() {
-		return f, nil
+	fd := at
+	if flags&unix.O_PATH == 0 || !want.IsZero() {
+		fd, err = check(at, flags, want)
 	}
-	opened, err := check(f, flags, want)
+	if err != nil || fd != at {
+		_ = unix.Close(at) // stood for the object, nothing was done with it
+	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open %q below source: %w", path, err), f.Close())
+		return nil, fmt.Errorf("open %q below source: %w", path, err)
 	}
-	if opened != f {
-		_ = f.Close()
-	}
-	return opened, nil
+	return os.NewFile(uintptr(fd), cmp.Or(path, ".")), nil
 }
 
 // check compares what was found with what is wanted and opens it for reading, so that no device is ever opened and no reader
-// waits at a fifo.
-func check(f *os.File, flags int, want journal.Ident) (*os.File, error) {
-	id, attr, err := Stat(int(f.Fd()), "")
+// waits at a fifo. With O_PATH it returns at itself.
+func check(at, flags int, want journal.Ident) (int, error) {
+	id, attr, err := Stat(at, "")
 	if err != nil {
-		return nil, err
+		return -1, err
 	}
 	if !want.IsZero() && id != want {
-		return nil, ErrMoved
+		return -1, ErrMoved
 	}
 	if flags&unix.O_PATH != 0 {
-		return f, nil
+		return at, nil
 	}
 	if t := attr.Mode & unix.S_IFMT; t != unix.S_IFREG && t != unix.S_IFDIR {
-		return nil, ErrSpecial
+		return -1, ErrSpecial
 	}
-	return reopen(f, flags&^(unix.O_NOFOLLOW|unix.O_NONBLOCK))
+	return reopen(at, flags&^(unix.O_NOFOLLOW|unix.O_NONBLOCK))
 }
 
 // reopen opens what an O_PATH descriptor stands for.
-func reopen(f *os.File, flags int) (*os.File, error) {
-	link := procLink(f)
+func reopen(at, flags int) (int, error) {
+	link := procLink(at)
 	fd, err := openNow(link, flags|unix.O_NOATIME)
 	if errors.Is(err, unix.EPERM) {
 		fd, err = openNow(link, flags) // O_NOATIME is for the owner and root
 	}
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), f.Name()), nil
+	return fd, err
 }
 
 func openNow(path string, flags int) (fd int, err error) {
@@ -83,22 +83,23 @@ func openNow(path string, flags int) (fd int, err error) {
 	return fd, err
 }
 
-// procLink is a path that leads to f's object itself, whatever its type.
-func procLink(f *os.File) string { return "/proc/self/fd/" + strconv.Itoa(int(f.Fd())) }
+// procLink is a path that leads to fd's object itself, whatever its type.
+func procLink(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
-// openPath returns an O_PATH descriptor of path.
-func openPath(root *os.File, path string, flags int) (*os.File, error) {
+// openPath returns an O_PATH descriptor of path. Descriptors are bare here: an os.File costs a system call more, and most live for
+// a moment only.
+func openPath(root int, path string, flags int) (int, error) {
 	dir := root
 	for {
 		piece, rest := cutPath(path)
-		f, err := openPiece(dir, piece, rest == "", flags)
+		fd, err := openPiece(dir, piece, rest == "", flags)
 		if dir != root {
-			_ = dir.Close()
+			_ = unix.Close(dir)
 		}
 		if err != nil || rest == "" {
-			return f, err
+			return fd, err
 		}
-		dir, path = f, rest
+		dir, path = fd, rest
 	}
 }
 
@@ -114,7 +115,7 @@ func cutPath(path string) (piece, rest string) {
 	return path[:cut], strings.TrimLeft(path[cut:], "/")
 }
 
-func openPiece(dir *os.File, piece string, last bool, flags int) (*os.File, error) {
+func openPiece(dir int, piece string, last bool, flags int) (fd int, err error) {
 	if piece == "" {
 		piece = "."
 	}
@@ -123,16 +124,11 @@ func openPiece(dir *os.File, piece string, last bool, flags int) (*os.File, erro
 	if !last {
 		how.Flags |= unix.O_DIRECTORY
 	}
-	var fd int
-	var err error
 	for range resolveTries {
-		fd, err = unix.Openat2(int(dir.Fd()), piece, &how)
+		fd, err = unix.Openat2(dir, piece, &how)
 		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
 			break
 		}
 	}
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), piece), nil
+	return fd, err
 }

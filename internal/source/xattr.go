@@ -70,7 +70,7 @@ func byDescriptor(f *os.File) xattrs {
 
 // byLink is for O_PATH descriptors, which the calls by descriptor refuse; those by path would find another object.
 func byLink(f *os.File) xattrs {
-	link := procLink(f)
+	link := procLink(int(f.Fd()))
 	return xattrs{
 		list: func(b []byte) (int, error) { return unix.Listxattr(link, b) },
 		get:  func(name string, b []byte) (int, error) { return unix.Getxattr(link, name, b) },

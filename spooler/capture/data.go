@@ -30,7 +30,6 @@ func (c *Capturer) pack(ctx context.Context, r *dataReader, p *Packer) ([]*place
 		return nil, err
 	}
 	defer cutter.Close()
-	cutter.Expect(r.total)
 	pieces := make([]*placed, 0, r.total/chunk.Mean+1)
 	for {
 		if err := ctx.Err(); err != nil {
