@@ -161,7 +161,7 @@ func spoolerCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			hugebuf.Prepare(spoolerMemory / 2)
+			hugebuf.Prepare(spoolerMemory)
 			debug.SetMemoryLimit(spoolerMemory)
 			s, err := spooler.New(spooler.Options{Config: c.Primary, Source: source, BatchInterval: c.Primary.BatchInterval, Log: service.Logger(os.Stderr, "spooler")})
 			if err != nil {
