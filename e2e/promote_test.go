@@ -41,7 +41,8 @@ func TestPromote(t *testing.T) {
 		t.Fatalf("wait on alpha: exit code %d\n%s", code, out)
 	}
 	c.powerOff("alpha")
-	c.promoted(args, source)
+	c.promoted("bravo", args)
+	c.mountOn("bravo", source, filepath.Join(c.peerState("bravo"), "projects.yml"))
 	equal(t, "the promoted tree", want, snapshot(t, source))
 
 	before := c.traffic("bravo", "cache1").In
@@ -121,24 +122,32 @@ func (c *cluster) named(peer string) {
 	c.wait("stored")
 }
 
-// promoted runs the promotion as soon as the owner is silent for long enough, and waits for the mount.
-func (c *cluster) promoted(args []string, source string) {
+// promoted runs the promotion as soon as the owner is silent for long enough, and returns what it says.
+func (c *cluster) promoted(node string, args []string) (said string) {
 	c.t.Helper()
 	c.eventually(time.Minute, "the promotion", func() error {
-		if out, code := c.tryOn("bravo", append(args, "--no-mount")...); code != 0 {
+		out, code := c.tryOn(node, append(args, "--no-mount")...)
+		if code != 0 {
 			return fmt.Errorf("exit code %d\n%s", code, out)
 		}
+		said = out
 		return nil
 	})
-	p := c.spawn("bravo", "mount on bravo", "mount", "-c", filepath.Join(c.peerState("bravo"), "projects.yml"))
-	c.eventually(20*time.Second, "bravo's mount", func() error {
+	return said
+}
+
+// mountOn mounts a volume on the node that owns it now.
+func (c *cluster) mountOn(node, dir, conf string) *process {
+	c.t.Helper()
+	p := c.spawn(node, "mount on "+node, "mount", "-c", conf)
+	c.eventually(20*time.Second, "the mount on "+node, func() error {
 		data, err := os.ReadFile("/proc/self/mountinfo")
-		if err != nil || !strings.Contains(string(data), " "+source+" ") {
-			return p.alive()
+		if err != nil || strings.Contains(string(data), " "+dir+" ") {
+			return err
 		}
-		return nil
+		return p.alive()
 	})
-	c.t.Cleanup(func() { p.end(20 * time.Second) })
+	return p
 }
 
 // waitOn waits on a node until what was written there is stored.

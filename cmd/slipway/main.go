@@ -66,7 +66,7 @@ Exit codes: 0 done, 1 error, 2 usage or configuration, 3 partly done, 4 findings
 	root.AddCommand(
 		initCommand(), keygenCommand(), configCommand(),
 		mountCommand(), umountCommand(), fusefsCommand(), spoolerCommand(), shipCommand(), peerCommand(), receiveCommand(), receivedCommand(),
-		statusCommand(), explainCommand(), spoolCommand(), waitCommand(), senderCommand(), promoteCommand(),
+		statusCommand(), explainCommand(), spoolCommand(), waitCommand(), senderCommand(), promoteCommand(), demoteCommand(),
 		restoreCommand(), lsCommand(), catCommand(), verifyCommand(),
 		demoCommand(), versionCommand(), completionCommand(),
 	)

@@ -23,6 +23,10 @@ func promoteCommand() *cobra.Command {
 this node's copy, claims the next epoch on the cache, brings the files back into --source, writes a primary's configuration
 beside the peer's state, and goes on as mount. Of two nodes that are promoted at once one is. Cut off, the same command goes on.
 
+To fail back, promote the former owner, which "slipway demote" has made a peer: with --aside its directory is compared with the volume,
+content included, what is the same stays, what differs or is not in the volume is moved to another directory, and only the difference is
+brought back.
+
 Exit code 5: a store is silent, the owner shows signs of life, or another node was promoted; see --force for the first two.`,
 		Example: "  slipway promote projects -c /etc/slipway/peer.yml --source /srv/projects --identity projects.identity --yes",
 		Args:    cobra.ExactArgs(1),
@@ -38,6 +42,8 @@ Exit code 5: a store is silent, the owner shows signs of life, or another node w
 	f.String("mount", "", "`DIR` to mount on (default: the source)")
 	f.String("identity", "", "age identity `FILE` of the volume")
 	f.StringArray("recipient", nil, "who else may read what is sealed from now on, `AGE1…` (repeatable; the identity's own is always one)")
+	f.StringArray("replica", nil, "a further replica peer's store, `[NAME=]URL`, such as the former owner's (repeatable)")
+	f.String("aside", "", "`DIR` that gets what lies in the source and is not as in the volume; on the same file system")
 	f.Bool("force", false, "though a store is silent, the owner may live, DIR is not empty, or files cannot be brought back: what may be lost is printed")
 	f.Bool("yes", false, "do not ask")
 	f.Bool("no-mount", false, "do not mount: end when the configuration is written")
@@ -48,7 +54,7 @@ func promoteVolume(cmd *cobra.Command, p *config.Peer, volume string) error {
 	o := promote.Options{Config: p, Volume: volume, Force: isSet(cmd, "force"), Say: func(text string) {
 		_, _ = fmt.Fprintln(cmd.ErrOrStderr(), "promote:", text) // a closed terminal does not end a promotion
 	}}
-	for flag, to := range map[string]*string{"source": &o.Source, "mount": &o.Mount, "identity": &o.Identity} {
+	for flag, to := range map[string]*string{"source": &o.Source, "mount": &o.Mount, "identity": &o.Identity, "aside": &o.Aside} {
 		if *to = text(cmd, flag); *to == "" {
 			continue
 		}
@@ -64,6 +70,10 @@ func promoteVolume(cmd *cobra.Command, p *config.Peer, volume string) error {
 		}
 	}
 	o.Recipients, _ = cmd.Flags().GetStringArray("recipient") // a flag of this command
+	replicas, _ := cmd.Flags().GetStringArray("replica")      // likewise
+	for _, s := range replicas {
+		o.Replicas = append(o.Replicas, config.ParseStore(s))
+	}
 	if !isSet(cmd, "yes") {
 		if err := confirm(cmd, fmt.Sprintf("Make %s the owner of volume %s, under the next epoch? The former owner's batches will not count any more. [yes/no] ", p.Node, volume)); err != nil {
 			return err
@@ -113,13 +123,16 @@ func promoteCode(err error) error {
 func showPromoted(w io.Writer, r *promote.Result) error {
 	text := fmt.Sprintf("volume %s: %s → %s, epoch %d, behind batch %d; %d files in %s\nconfiguration: %s; from now on: slipway mount -c %s\n",
 		r.Volume, r.From, r.To, r.Epoch, r.After, r.Files, r.Source, r.Config, r.Config)
-	for what, list := range map[string][]string{"is not there": r.Missing, "differs, and is sealed as it is": r.Differ} {
-		for i, path := range list {
+	for _, about := range []struct {
+		what string
+		list []string
+	}{{"was moved aside", r.Aside}, {"is not there", r.Missing}, {"differs, and is sealed as it is", r.Differ}} {
+		for i, path := range about.list {
 			if i == 10 {
-				text += fmt.Sprintf("and %d more that %s\n", len(list)-i, what)
+				text += fmt.Sprintf("%d more: %s\n", len(about.list)-i, about.what)
 				break
 			}
-			text += fmt.Sprintf("%s %s\n", path, what)
+			text += fmt.Sprintf("%s %s\n", path, about.what)
 		}
 	}
 	for _, warning := range r.Warnings {

@@ -57,6 +57,26 @@ func NewNodeKey(path, node string) error {
 	return nil
 }
 
+// CopyNodeKey puts the node's key at another place, with its .pub: the node is known by it in another role. ErrDiffers of durable when
+// another key is there.
+func CopyNodeKey(from, to, node string) error {
+	signer, err := LoadNodeKey(from)
+	if err != nil {
+		return err
+	}
+	data, err := ReadSecretFile(from)
+	if err != nil {
+		return err
+	}
+	if err := durable.CreateIdempotent(to, data, 0o600); err != nil {
+		return fmt.Errorf("copy node key: %w", err)
+	}
+	if err := durable.CreateIdempotent(to+".pub", []byte(PublicLine(signer)+" "+node+"\n"), 0o644); err != nil {
+		return fmt.Errorf("copy public node key: %w", err)
+	}
+	return nil
+}
+
 // EnsureNodeKey reads the node's key, which it makes if there is none. Never over an existing file: a key that cannot be read is an
 // error, and so is the .pub of a key that is gone. Of two processes that make it at once both get the one that is there then.
 func EnsureNodeKey(path, node string) (ssh.Signer, error) {

@@ -37,11 +37,13 @@ var ErrPartial = errors.New("not every file could be brought back")
 type Options struct {
 	Config     *config.Peer
 	Volume     string
-	Source     string   // where the files are brought back to
-	Mount      string   // default: Source
-	Identity   string   // age identity file
-	Recipients []string // besides the identity's own: who may read what is sealed from now on
-	Force      bool     // with stores that are silent, an owner that may live, a directory that is not empty, files that are lost
+	Source     string         // where the files are brought back to
+	Mount      string         // default: Source
+	Identity   string         // age identity file
+	Recipients []string       // besides the identity's own: who may read what is sealed from now on
+	Replicas   []config.Store // besides the peer's own: who holds copies from now on, the former owner for one
+	Aside      string         // what lies in Source and is not as in the volume is moved to this directory; "": Source has to be empty
+	Force      bool           // with stores that are silent, an owner that may live, a directory that is not empty, files that are lost
 	Now        func() time.Time
 	Say        func(string) // told of each step; may be nil
 }
@@ -57,6 +59,7 @@ type Result struct {
 	Source   string      `json:"source"`
 	Mount    string      `json:"mount"`
 	Files    int64       `json:"files"`
+	Aside    []string    `json:"aside,omitempty"` // what was moved aside
 	Missing  []string    `json:"missing,omitempty"`
 	Differ   []string    `json:"differ,omitempty"`
 	Warnings []string    `json:"warnings,omitempty"`
@@ -73,21 +76,24 @@ type run struct {
 	own    store.Store // the peer's, rooted at the volume
 	cache  store.Store
 	roots  []store.Store
+	base   string    // of all epochs in which this node owns the volume
 	home   state.Dir // of the primary to be
 	result Result
 }
 
-// Home is the state directory of a volume that a peer has become the owner of.
-func Home(c *config.Peer, volume string) state.Dir {
-	return state.Dir(filepath.Join(c.State, "owned", volume))
+// Home is the state directory of a volume that a peer is the owner of in an epoch.
+func Home(c *config.Peer, volume string, e batch.Epoch) state.Dir {
+	return state.Dir(filepath.Join(owned(c, volume), fmt.Sprintf("epoch-%d", e)))
 }
+
+func owned(c *config.Peer, volume string) string { return filepath.Join(c.State, "owned", volume) }
 
 // ConfigPath is where the primary's configuration is written.
 func ConfigPath(c *config.Peer, volume string) string { return filepath.Join(c.State, volume+".yml") }
 
 // Run makes this peer the owner. The same call again goes on behind a crash; where all is done already it says so.
 func Run(ctx context.Context, opt Options) (*Result, error) {
-	r := &run{opt: opt, now: opt.Now, home: Home(opt.Config, opt.Volume)}
+	r := &run{opt: opt, now: opt.Now, base: owned(opt.Config, opt.Volume)}
 	if r.now == nil {
 		r.now = time.Now
 	}
@@ -101,10 +107,10 @@ func Run(ctx context.Context, opt Options) (*Result, error) {
 	if err := r.open(); err != nil {
 		return nil, fmt.Errorf("promote volume %s: %w", opt.Volume, err)
 	}
-	if err := durable.MkdirAll(string(r.home), 0o700); err != nil {
+	if err := durable.MkdirAll(r.base, 0o700); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
 	}
-	lock, err := durable.Lock(r.home.Lock())
+	lock, err := durable.Lock(filepath.Join(r.base, "lock"))
 	if err != nil {
 		return nil, fmt.Errorf("promote volume %s: %w", opt.Volume, err)
 	}
@@ -121,10 +127,6 @@ func (r *run) all(ctx context.Context) error {
 	if _, err := os.Lstat(path); err == nil {
 		return fmt.Errorf("%w: %s is there", ErrOwner, path)
 	}
-	mine, err := r.kept()
-	if err != nil {
-		return err
-	}
 	v, err := r.ask(ctx)
 	if err != nil {
 		return err
@@ -132,11 +134,19 @@ func (r *run) all(ctx context.Context) error {
 	if err := r.named(ctx, v); err != nil {
 		return err
 	}
+	r.home = Home(r.opt.Config, r.opt.Volume, v.head.Envelope.Epoch+1)
+	if err := r.takeKey(); err != nil {
+		return err
+	}
+	mine, err := r.kept()
+	if err != nil {
+		return err
+	}
 	begun, err := r.begun()
 	if err != nil {
 		return err
 	}
-	if !begun && !r.opt.Force {
+	if !begun && !r.opt.Force && r.opt.Aside == "" {
 		if err := r.emptySource(); err != nil {
 			return err
 		}
@@ -176,7 +186,7 @@ func (r *run) emptySource() error {
 		return nil
 	}
 	if err == nil && len(names) > 0 {
-		err = fmt.Errorf("%s holds %s: %w; with --force what lies there stays, and is sealed where it differs", r.opt.Source, names[0].Name(), ErrSource)
+		err = fmt.Errorf("%s holds %s: %w; with --aside DIR what is not as in the volume is moved there; with --force it stays, and is sealed where it differs", r.opt.Source, names[0].Name(), ErrSource)
 	}
 	return err
 }
@@ -228,6 +238,10 @@ func (r *run) ownSpool() (store.Store, error) {
 func (r *run) restore(ctx context.Context, tree *restore.Tree) error {
 	// What an earlier call put there may be of an older head, and is the promotion's to replace.
 	begun, err := r.begun()
+	if err == nil && !begun && r.opt.Aside != "" {
+		r.say("compare what lies in %s, and move what differs to %s", r.opt.Source, r.opt.Aside)
+		err = r.aside(ctx, tree)
+	}
 	if err == nil {
 		err = r.begin()
 	}
@@ -286,9 +300,11 @@ func (r *run) open() (err error) {
 		return err
 	}
 	r.owners = slices.Concat(r.owners, c.Owners[r.opt.Volume], pinned)
-	if err := r.takeKey(); err != nil {
-		return err
+	signer, err := keys.LoadNodeKey(state.Dir(c.State).NodeKey())
+	if err != nil {
+		return fmt.Errorf("this node was no replica peer yet: %w", err)
 	}
+	r.key = keys.PublicLine(signer)
 	r.own, err = r.openStore(config.Store{Name: c.Name, URL: c.Store})
 	for i, s := range append([]config.Store{c.Cache}, c.Replicas...) {
 		var opened store.Store
@@ -304,20 +320,10 @@ func (r *run) open() (err error) {
 
 // takeKey puts the peer's key where a primary has its own.
 func (r *run) takeKey() error {
-	peer := state.Dir(r.opt.Config.State).NodeKey()
-	signer, err := keys.LoadNodeKey(peer)
-	if err != nil {
-		return fmt.Errorf("this node was no replica peer yet: %w", err)
-	}
-	r.key = keys.PublicLine(signer)
-	data, err := keys.ReadSecretFile(peer)
-	if err != nil {
-		return err
-	}
 	if err := durable.MkdirAll(string(r.home), 0o700); err != nil {
-		return err
+		return fmt.Errorf("make state directory: %w", err)
 	}
-	return durable.CreateIdempotent(r.home.NodeKey(), data, 0o600)
+	return keys.CopyNodeKey(state.Dir(r.opt.Config.State).NodeKey(), r.home.NodeKey(), r.opt.Config.Node)
 }
 
 func (r *run) openStore(s config.Store) (store.Store, error) {

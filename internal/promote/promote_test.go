@@ -139,7 +139,7 @@ func TestTwoAtOnce(t *testing.T) {
 func TestGoesOn(t *testing.T) {
 	c := newCluster(t, true)
 	o := c.options(0)
-	home := Home(o.Config, "projects")
+	home := Home(o.Config, "projects", 2)
 	must(t, os.MkdirAll(string(home), 0o700))
 	must(t, os.WriteFile(home.Spool(), nil, 0o600)) // no own store can be made there
 	if _, err := Run(t.Context(), o); err == nil {
@@ -234,10 +234,14 @@ func TestAliveByProgress(t *testing.T) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer stop()
+	first := make(chan struct{})
 	wg.Go(func() {
 		tick := time.NewTicker(20 * time.Millisecond)
 		defer tick.Stop()
 		for n := uint64(1); ctx.Err() == nil; n++ {
+			if n == 2 {
+				close(first)
+			}
 			p := progress.Progress{VolumeID: c.v.ID, Volume: "projects", Node: "alpha", Run: "r1", Number: n, Epoch: 1, Head: 1, State: progress.Sending}
 			if err := progress.Write(ctx, c.v.Stores[0].Store, p); err != nil && ctx.Err() == nil {
 				t.Error(err)
@@ -248,6 +252,7 @@ func TestAliveByProgress(t *testing.T) {
 			}
 		}
 	})
+	<-first
 	if _, err := Run(t.Context(), c.options(0)); !errors.Is(err, ErrAlive) {
 		t.Error(err)
 	}

@@ -2,6 +2,7 @@ package promote
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -25,10 +26,11 @@ func (r *run) yaml() []byte {
 	for _, text := range r.recipients() {
 		line("  - %s", text)
 	}
-	if len(c.Replicas) > 0 {
+	replicas := slices.Concat(c.Replicas, r.opt.Replicas)
+	if len(replicas) > 0 {
 		line("replicas:")
 	}
-	for _, s := range c.Replicas {
+	for _, s := range replicas {
 		line("  - %s", entry(s))
 	}
 	line("cache: %s", entry(c.Cache))

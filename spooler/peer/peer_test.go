@@ -12,6 +12,7 @@ import (
 	"slipway/internal/ack"
 	"slipway/internal/batch"
 	"slipway/internal/claim"
+	"slipway/internal/promote"
 	"slipway/internal/store"
 )
 
@@ -69,6 +70,48 @@ func TestSecondPeer(t *testing.T) {
 	must(t, second.Close())
 	stop()
 	r.run()
+}
+
+// TestOwner: a peer that was promoted takes nothing of a former owner, and leaves sending to the owner's process on this node; once it
+// is the owner no longer, it is a peer as before.
+func TestOwner(t *testing.T) {
+	r := newRig(t)
+	r.push("bravo", "cache1")
+	p, err := New(Options{Config: r.cfg})
+	must(t, err)
+	defer func() { must(t, p.Close()) }()
+	must(t, os.MkdirAll(r.cfg.State, 0o700))
+	must(t, p.ensureKey())
+	p.discover(t.Context())
+	v := p.all()[0]
+	v.ArriveOnce(t.Context())
+	s := v.senderIfKnown()
+	if s == nil {
+		t.Fatal("the first batch did not arrive")
+	}
+	r.push("bravo") // what the cache lacks
+	v.ArriveOnce(t.Context())
+	must(t, os.WriteFile(promote.ConfigPath(r.cfg, "projects"), nil, 0o600))
+	r.push("bravo")
+	step := func() (sends bool) {
+		for range 5 { // its own look at the cache, the claim, the look at that
+			r.ill()
+			s.LookOnce(t.Context())
+			sends, _ = s.Step(t.Context())
+		}
+		return sends
+	}
+	if again := v.ArriveOnce(t.Context()); again != ownedPause || v.keep.Head() != 2 {
+		t.Errorf("as the owner: head %d, again after %v", v.keep.Head(), again)
+	}
+	if step() {
+		t.Error("the peer sends what this node owns")
+	}
+	must(t, os.Remove(promote.ConfigPath(r.cfg, "projects")))
+	v.ArriveOnce(t.Context())
+	if v.keep.Head() != 3 || !step() {
+		t.Errorf("a peer again: head %d, and it does not take over", v.keep.Head())
+	}
 }
 
 // TestDo: an operator's word is a claim on the cache.

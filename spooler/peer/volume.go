@@ -2,6 +2,7 @@ package peer
 
 import (
 	"context"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"slipway/internal/batch"
 	"slipway/internal/intake"
 	"slipway/internal/loop"
+	"slipway/internal/promote"
 	"slipway/internal/state"
 	"slipway/internal/store"
 	"slipway/spooler/push"
@@ -77,8 +79,15 @@ func (v *volume) start(ctx context.Context, g *errgroup.Group) {
 	})
 }
 
-// ArriveOnce takes what has come, and returns how soon to look again.
+// ownedPause is how soon it is seen that this node is the volume's owner no longer.
+const ownedPause = 2 * time.Second
+
+// ArriveOnce takes what has come, and returns how soon to look again. While this node is the owner nothing is taken: what comes is a
+// former owner's, who does not know yet.
 func (v *volume) ArriveOnce(ctx context.Context) time.Duration {
+	if v.owned() {
+		return ownedPause
+	}
 	again, err := v.keep.Arrive(ctx)
 	if err != nil && ctx.Err() == nil {
 		v.p.log.Error("check what arrived", "volume", v.name, "error", err)
@@ -134,8 +143,14 @@ func (v *volume) newSenderLocked() *sender.Sender {
 		Node: p.cfg.Node, VolumeID: v.keep.ID, Volume: v.name, Present: v.present, Own: v.keep.Store,
 		Cache: sender.Place{Name: p.cfg.Cache.Name, Store: cache}, Others: others, Pusher: v.pusher,
 		StaleAfter: p.cfg.StaleAfter, StallAfter: p.cfg.StallAfter, Step: p.cfg.Step, PreferAfter: p.cfg.PreferAfter,
-		OnThere: v.pusher.Seen, Now: p.now, Log: p.log,
+		Owner: v.owned, OnThere: v.pusher.Seen, Now: p.now, Log: p.log,
 	})
+}
+
+// owned tells whether this peer was promoted, and is the volume's owner now: a configuration as such lies beside its state.
+func (v *volume) owned() bool {
+	_, err := os.Lstat(promote.ConfigPath(v.p.cfg, v.name))
+	return err == nil
 }
 
 func (v *volume) present() sender.Present {

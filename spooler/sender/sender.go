@@ -50,6 +50,9 @@ type Options struct {
 
 	StaleAfter, StallAfter, Step, PreferAfter time.Duration // zero: 5 s, 5 s, 1 s, 1 min
 
+	// Owner says that this node has become the volume's owner, under an epoch that Present does not know: another process of it sends, and
+	// tells under its name. May be nil.
+	Owner   func() bool
 	OnThere func(batch.Seq) // told of each look's newest batch on the cache; may be nil
 	Now     func() time.Time
 	Log     *slog.Logger
@@ -206,6 +209,9 @@ func (s *Sender) Step(ctx context.Context) (sends bool, again time.Duration) {
 // decide makes a view of what is known and applies the rule.
 func (s *Sender) decide() Decision {
 	present, now := s.opt.Present(), s.opt.Now()
+	if s.opt.Owner != nil && s.opt.Owner() {
+		return Decision{State: Standby, Again: now.Add(s.opt.Step)}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.enterEpochLocked(present.Epoch, now)

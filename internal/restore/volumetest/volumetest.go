@@ -30,11 +30,13 @@ type Owner struct {
 // NewOwner makes a key.
 func NewOwner(t testing.TB, node string) *Owner {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "node.key")
-	if err := keys.NewNodeKey(path, node); err != nil {
-		t.Fatal(err)
-	}
-	signer, err := keys.LoadNodeKey(path)
+	return OwnerAt(t, filepath.Join(t.TempDir(), "node.key"), node)
+}
+
+// OwnerAt uses the key in a file, which is made if it is not there.
+func OwnerAt(t testing.TB, path, node string) *Owner {
+	t.Helper()
+	signer, err := keys.EnsureNodeKey(path, node)
 	if err != nil {
 		t.Fatal(err)
 	}
