@@ -52,14 +52,18 @@ func TestKill(t *testing.T) {
 
 // load is an application that writes, renames and removes files all the time.
 type load struct {
+	pace    time.Duration // between two steps
+	big     int           // bytes of one file in ten, twelve times as many of a few; the others have up to 64 KiB
 	cancel  context.CancelFunc
 	done    chan error
 	written atomic.Int64
 }
 
-func (s *site) startLoad(seed uint64) *load {
+func (s *site) startLoad(seed uint64) *load { return s.startLoadAt(seed, 5*time.Millisecond, 1<<20) }
+
+func (s *site) startLoadAt(seed uint64, pace time.Duration, big int) *load {
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &load{cancel: cancel, done: make(chan error, 1)}
+	l := &load{pace: pace, big: big, cancel: cancel, done: make(chan error, 1)}
 	r := rand.New(rand.NewPCG(seed, 1))
 	go func() { l.done <- l.run(ctx, s.mount, r) }()
 	s.t.Cleanup(cancel)
@@ -76,7 +80,7 @@ func (l *load) stop(t *testing.T) {
 }
 
 func (l *load) run(ctx context.Context, dir string, r *rand.Rand) error {
-	pace := time.NewTicker(5 * time.Millisecond)
+	pace := time.NewTicker(l.pace)
 	defer pace.Stop()
 	for i := 0; ; i++ {
 		select {
@@ -104,9 +108,9 @@ func (l *load) step(dir string, i int, r *rand.Rand) error {
 	case 1:
 		return os.Rename(name, filepath.Join(dir, fmt.Sprintf("moved%d", r.IntN(50))))
 	case 2:
-		size := 1 << 20
+		size := l.big
 		if i%50 == 0 {
-			size = 12 << 20
+			size *= 12
 		}
 		return l.write(name, noise(r, size))
 	default:

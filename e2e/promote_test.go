@@ -141,13 +141,18 @@ func (c *cluster) mountOn(node, dir, conf string) *process {
 	c.t.Helper()
 	p := c.spawn(node, "mount on "+node, "mount", "-c", conf)
 	c.eventually(20*time.Second, "the mount on "+node, func() error {
-		data, err := os.ReadFile("/proc/self/mountinfo")
-		if err != nil || strings.Contains(string(data), " "+dir+" ") {
-			return err
+		if c.mounted(dir) {
+			return nil
 		}
 		return p.alive()
 	})
 	return p
+}
+
+func (c *cluster) mounted(dir string) bool {
+	data, err := os.ReadFile("/proc/self/mountinfo")
+	must(c.t, err)
+	return strings.Contains(string(data), " "+dir+" ")
 }
 
 // waitOn waits on a node until what was written there is stored.

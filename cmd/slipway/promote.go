@@ -17,11 +17,14 @@ import (
 
 func promoteCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "promote VOLUME --source DIR --identity FILE",
+		Use:   "promote VOLUME [--source DIR] --identity FILE",
 		Short: "Make this replica peer the owner of a volume whose owner is gone for good, and mount it",
 		Long: `promote is given on a replica peer, with its configuration. It asks all configured stores for the newest valid batch, completes
 this node's copy, claims the next epoch on the cache, brings the files back into --source, writes a primary's configuration
 beside the peer's state, and goes on as mount. Of two nodes that are promoted at once one is. Cut off, the same command goes on.
+
+Without --source a peer that keeps a warm tree (peer.warm) makes that the source: it is brought to the newest batch and mounted, and
+nothing of it is restored.
 
 To fail back, promote the former owner, which "slipway demote" has made a peer: with --aside its directory is compared with the volume,
 content included, what is the same stays, what differs or is not in the volume is moved to another directory, and only the difference is
@@ -38,7 +41,7 @@ Exit code 5: a store is silent, the owner shows signs of life, or another node w
 		}),
 	}
 	f := c.Flags()
-	f.String("source", "", "`DIR` to bring the files back into; it is made if it is not there")
+	f.String("source", "", "`DIR` to bring the files back into; it is made if it is not there (default: the warm tree)")
 	f.String("mount", "", "`DIR` to mount on (default: the source)")
 	f.String("identity", "", "age identity `FILE` of the volume")
 	f.StringArray("recipient", nil, "who else may read what is sealed from now on, `AGE1…` (repeatable; the identity's own is always one)")
@@ -64,10 +67,11 @@ func promoteVolume(cmd *cobra.Command, p *config.Peer, volume string) error {
 		}
 		*to = abs
 	}
-	for _, flag := range []string{"source", "identity"} {
-		if text(cmd, flag) == "" {
-			return usagef("--%s is missing", flag)
-		}
+	switch {
+	case o.Identity == "":
+		return usagef("--identity is missing")
+	case o.Source == "" && p.Warm == "":
+		return usagef("--source is missing, and %s keeps no warm tree that could become the source", p.Node)
 	}
 	o.Recipients, _ = cmd.Flags().GetStringArray("recipient") // a flag of this command
 	replicas, _ := cmd.Flags().GetStringArray("replica")      // likewise

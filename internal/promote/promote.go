@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"time"
 
 	"slipway/internal/batch"
@@ -37,7 +38,7 @@ var ErrPartial = errors.New("not every file could be brought back")
 type Options struct {
 	Config     *config.Peer
 	Volume     string
-	Source     string         // where the files are brought back to
+	Source     string         // where the files are brought back to; "": the peer's warm tree becomes the source
 	Mount      string         // default: Source
 	Identity   string         // age identity file
 	Recipients []string       // besides the identity's own: who may read what is sealed from now on
@@ -97,6 +98,9 @@ func Run(ctx context.Context, opt Options) (*Result, error) {
 	if r.now == nil {
 		r.now = time.Now
 	}
+	if r.opt.Source == "" && opt.Config.Warm != "" {
+		r.opt.Source = WarmDir(opt.Config, opt.Volume)
+	}
 	if r.opt.Mount == "" {
 		r.opt.Mount = r.opt.Source
 	}
@@ -146,7 +150,7 @@ func (r *run) all(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if !begun && !r.opt.Force && r.opt.Aside == "" {
+	if !begun && !r.opt.Force && r.opt.Aside == "" && !r.isWarm() {
 		if err := r.emptySource(); err != nil {
 			return err
 		}
@@ -162,7 +166,12 @@ func (r *run) all(ctx context.Context) error {
 	if v, err = r.ask(ctx); err != nil { // what came meanwhile
 		return err
 	}
-	return r.apply(ctx, v)
+	// From here on this node's peer leaves the volume alone.
+	mark := underway(r.opt.Config, r.opt.Volume)
+	if err := durable.Overwrite(mark, strconv.AppendInt(nil, int64(os.Getpid()), 10), 0o600); err != nil {
+		return fmt.Errorf("note that the promotion is under way: %w", err)
+	}
+	return errors.Join(r.apply(ctx, v), durable.Remove(mark))
 }
 
 // prepare finds out whether it may be, and completes this node's copy. Nothing is decided yet.
@@ -208,8 +217,14 @@ func (r *run) apply(ctx context.Context, v *view) error {
 	if err != nil {
 		return err
 	}
-	r.say("bring back the files of batch %d into %s", e.Last, r.opt.Source)
-	if err := r.restore(ctx, tree); err != nil {
+	if r.isWarm() {
+		r.say("bring the warm tree %s to batch %d", r.opt.Source, e.Last)
+		err = r.takeWarm(ctx, v)
+	} else {
+		r.say("bring back the files of batch %d into %s", e.Last, r.opt.Source)
+		err = r.restore(ctx, tree)
+	}
+	if err != nil {
 		return err
 	}
 	seed := &Seed{
@@ -224,6 +239,9 @@ func (r *run) apply(ctx context.Context, v *view) error {
 	path := ConfigPath(r.opt.Config, r.opt.Volume)
 	if err := durable.Overwrite(path, r.yaml(), 0o640); err != nil {
 		return fmt.Errorf("write configuration: %w", err)
+	}
+	if r.isWarm() {
+		return r.forgetWarm()
 	}
 	return nil
 }

@@ -112,6 +112,42 @@ func (t *Tree) tidy(n string) error {
 	return t.unstage(fd, n)
 }
 
+// Yield moves what was moved aside in the directory to another place on the same file system, since the directory is to become somebody
+// else's; false: there was nothing. The tree must not be used any more, but closed.
+func (t *Tree) Yield(to string) (moved bool, err error) {
+	for i := 0; ; i++ {
+		n := stageName
+		if i > 0 {
+			n += "-" + strconv.Itoa(i)
+		}
+		taken := false
+		if err := t.cat.View(func(tx *catalog.Tx) (err error) {
+			_, taken, err = tx.Lookup(batch.Root, n)
+			return err
+		}); err != nil {
+			return false, err
+		}
+		if taken {
+			continue
+		}
+		var st unix.Stat_t
+		err := unix.Fstat(t.rootFd(), &st)
+		if err == nil {
+			err = unix.Renameat2(t.rootFd(), n, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+		}
+		if errors.Is(err, unix.ENOENT) {
+			return false, nil
+		}
+		if err == nil { // the tree's own time
+			err = unix.UtimesNanoAt(t.rootFd(), ".", []unix.Timespec{{Nsec: unix.UTIME_OMIT}, st.Mtim}, 0)
+		}
+		if err != nil {
+			return false, fmt.Errorf("move what lies aside to %s: %w", to, err)
+		}
+		return true, nil
+	}
+}
+
 // unstage removes the staging directory if nothing was moved aside into it.
 func (t *Tree) unstage(fd int, n string) error {
 	if err := unix.Unlinkat(fd, bootName, 0); err != nil && !errors.Is(err, unix.ENOENT) {

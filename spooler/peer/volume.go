@@ -2,7 +2,6 @@ package peer
 
 import (
 	"context"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -79,8 +78,8 @@ func (v *volume) start(ctx context.Context, g *errgroup.Group) {
 	})
 }
 
-// ownedPause is how soon it is seen that this node is the volume's owner no longer.
-const ownedPause = 2 * time.Second
+// ownedPause is how soon it is seen that this node has become the volume's owner, or is it no longer.
+const ownedPause = time.Second
 
 // ArriveOnce takes what has come, and returns how soon to look again. While this node is the owner nothing is taken: what comes is a
 // former owner's, who does not know yet.
@@ -147,11 +146,8 @@ func (v *volume) newSenderLocked() *sender.Sender {
 	})
 }
 
-// owned tells whether this peer was promoted, and is the volume's owner now: a configuration as such lies beside its state.
-func (v *volume) owned() bool {
-	_, err := os.Lstat(promote.ConfigPath(v.p.cfg, v.name))
-	return err == nil
-}
+// owned tells whether this peer was promoted, or is being, and is the volume's owner.
+func (v *volume) owned() bool { return promote.Owned(v.p.cfg, v.name) }
 
 func (v *volume) present() sender.Present {
 	c, n := v.keep.Chain(), v.keep.Naming()

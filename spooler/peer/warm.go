@@ -46,8 +46,13 @@ type headOf struct {
 func newWarmer(v *volume) *warmer { return &warmer{v: v, wake: make(chan struct{}, 1)} }
 
 // WarmOnce brings the directory to the newest complete batch, if what this node holds has changed since the last time or that
-// failed, and returns how soon to try again (0: when the head has moved).
+// failed, and returns how soon to look again. While this node is the volume's owner it lets go of the directory.
 func (w *warmer) WarmOnce(ctx context.Context) time.Duration {
+	if w.v.owned() { // the directory is the owner's from now on
+		w.done = headOf{}
+		w.note(0, errText(w.close()))
+		return ownedPause
+	}
 	s := w.v.keep.Standing()
 	head := headOf{s.Chain.Present().Epoch, s.Acks.Head}
 	now := w.v.p.now()
@@ -55,7 +60,7 @@ func (w *warmer) WarmOnce(ctx context.Context) time.Duration {
 		return wait
 	}
 	if head.seq == 0 || head == w.done {
-		return 0
+		return ownedPause
 	}
 	at, err := w.apply(ctx)
 	if err == nil && s.Chain.Complete && (at.Epoch < head.epoch || at.Epoch == head.epoch && at.Seq < head.seq) {
@@ -67,7 +72,7 @@ func (w *warmer) WarmOnce(ctx context.Context) time.Duration {
 	w.note(at.Seq, w.say(err))
 	if err == nil {
 		w.done, w.pause, w.next = head, 0, time.Time{}
-		return 0
+		return ownedPause
 	}
 	w.pause = min(max(2*w.pause, warmPause), listEvery)
 	w.next = now.Add(w.pause)
@@ -163,6 +168,13 @@ func (w *warmer) note(at batch.Seq, fault string) {
 	default:
 		w.v.p.log.Info("warm tree is up to date again", "volume", w.v.name, "batch", at)
 	}
+}
+
+func errText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
 }
 
 func (w *warmer) status() *control.WarmStatus {

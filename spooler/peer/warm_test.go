@@ -118,7 +118,7 @@ func (r *warmRig) same(seq batch.Seq) {
 func TestWarm(t *testing.T) {
 	r := newWarmRig(t)
 	p := r.peer()
-	if r.step(p) != 0 || len(p.all()) != 1 {
+	if r.step(p) != ownedPause || len(p.all()) != 1 {
 		t.Error("something to do before anything has arrived")
 	}
 	for range 3 {
@@ -133,7 +133,7 @@ func TestWarm(t *testing.T) {
 	r.step(p)
 	r.wants(p, 4)
 	r.seal(func(e *batch.Envelope) { e.Complete, e.Why, e.LastWhole = false, "gap", 4 })
-	if again := r.step(p); again != 0 {
+	if again := r.step(p); again != ownedPause {
 		t.Errorf("asks to be called again after %v", again)
 	}
 	r.wants(p, 4)
