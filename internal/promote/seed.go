@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -42,7 +43,7 @@ type Seeded struct {
 	Missing []string // not in the directory: the next batch says that they are gone
 }
 
-// Make makes secret, identity and catalog. The catalog comes last, in one transaction, and is made anew by each call: as long as no
+// Make makes secret, identity and catalog. The catalog comes last, and is made anew by each call: as long as no
 // batch of the new epoch is sealed, the same call again after a crash sets all of it right.
 func (s *Seed) Make(ctx context.Context) (*Seeded, error) {
 	secret := s.Tree.Secret()
@@ -93,20 +94,51 @@ func (s *Seed) catalog(ctx context.Context, root *os.File) (*Seeded, error) {
 	}
 	w := &seeder{ctx: ctx, s: s, root: root, dirs: map[batch.FileID]place{}, seen: map[batch.FileID]bool{}, slots: map[chunk.ID]catalog.Location{}}
 	defer w.leave()
-	err = cat.Update(func(tx *catalog.Tx) error {
-		w.tx = tx
-		if err := w.history(); err != nil {
+	return &w.result, errors.Join(w.all(cat), cat.Close())
+}
+
+// step is how many entries one transaction writes: more would only take memory.
+const step = 8192
+
+// treeEntry is one of the tree's.
+type treeEntry struct {
+	parent batch.FileID
+	name   string
+	in     *batch.Inode
+	err    error
+}
+
+// all fills the catalog, what makes it one last. A part of it is none: the next call begins with an empty file.
+func (w *seeder) all(cat *catalog.Catalog) error {
+	within := func(fn func() error) error {
+		return cat.Update(func(tx *catalog.Tx) error { w.tx = tx; return fn() })
+	}
+	if err := within(w.history); err != nil {
+		return err
+	}
+	var list []treeEntry
+	if err := w.s.Tree.Each(func(parent batch.FileID, name string, in *batch.Inode, err error) error {
+		list = append(list, treeEntry{parent, name, in, err})
+		return nil
+	}); err != nil {
+		return err
+	}
+	for part := range slices.Chunk(list, step) {
+		if err := within(func() error { return w.entries(part) }); err != nil {
 			return err
 		}
-		if err := s.Tree.Each(w.entry); err != nil {
+	}
+	return within(func() error { return errors.Join(w.index(), w.meta()) })
+}
+
+func (w *seeder) entries(list []treeEntry) error {
+	for i := range list {
+		e := &list[i]
+		if err := w.entry(e.parent, e.name, e.in, e.err); err != nil {
 			return err
 		}
-		if err := w.index(); err != nil {
-			return err
-		}
-		return w.meta()
-	})
-	return &w.result, errors.Join(err, cat.Close())
+	}
+	return nil
 }
 
 // place is a directory of the tree as it lies in the source.
