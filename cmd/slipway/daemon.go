@@ -31,7 +31,8 @@ func mountCommand() *cobra.Command {
 		Use:   "mount",
 		Short: "Mount the volume and back it up, in the foreground; SIGTERM unmounts cleanly",
 		Long: `mount is three processes: a supervisor, the mount, and the spooler that seals and pushes. The files stay plain files in the
-source directory. umount(8) on the mount point ends it as well.`,
+source directory. umount(8) on the mount point ends it as well. With peer_config: a fourth process is the replica peer that this
+node is for other nodes' volumes, as "slipway peer" would run it.`,
 		Example: "  slipway mount -c /etc/slipway/slipway.yml",
 		Args:    cobra.NoArgs,
 		RunE:    primary(mountVolume),
@@ -50,11 +51,16 @@ func mountVolume(cmd *cobra.Command, c *config.Config, _ []string) error {
 		return err
 	}
 	p, ctx := c.Primary, cmd.Context()
+	var peer []string
+	if p.PeerConfig != "" {
+		peer = []string{"slipway", "peer", "-c", p.PeerConfig}
+	}
 	supervise := func(ctx context.Context) error {
 		return supervisor.Run(ctx, supervisor.Options{
 			StateDir: p.State, SourceDir: p.Source, MountPoint: p.Mount,
 			MountArgs:   []string{"slipway", "fusefs", "-c", path},
 			SpoolerArgs: []string{"slipway", "spooler", "-c", path},
+			PeerArgs:    peer,
 			Ready:       service.Ready,
 			Logger:      service.Logger(os.Stderr, "supervisor"),
 		})

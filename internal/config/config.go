@@ -60,6 +60,7 @@ type Primary struct {
 	StaleAfter, StallAfter             time.Duration // 5s each: when another sender is taken for dead, or for stalled
 	Step, PreferAfter                  time.Duration // 1s, 1m
 	Allow                              bool          // allow_other; default true as root
+	PeerConfig                         string        // of the replica peer that this node is for other nodes' volumes, run beside the mount; "": none
 }
 
 // Condition is one item of ship.when; all that is set in it must hold.

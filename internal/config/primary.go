@@ -48,6 +48,7 @@ func (d *document) primary(root ast.Node) *Primary {
 		field{"step", duration(&p.Step, 100*time.Millisecond, time.Minute), ""},
 		field{"prefer_after", duration(&p.PreferAfter, time.Second, 24*time.Hour), ""},
 		field{"allow_other", flag(&p.Allow), ""},
+		field{"peer_config", text(&p.PeerConfig, checkPath), ""},
 	)(d, root, "")
 	d.completePrimary(p)
 	d.checkPrimary(p)
@@ -129,6 +130,7 @@ func (d *document) checkPlaces(p *Primary) {
 		{"ssh.key", p.SSH.Key, "it would be read through the mount that needs it"},
 		{"ssh.known_hosts", p.SSH.KnownHosts, "it would be read through the mount that needs it"},
 		{"cache.url", p.Cache.URL, "slipway would back up its own store"},
+		{"peer_config", p.PeerConfig, "it would be read through the mount"},
 	}
 	for _, o := range own {
 		for _, tree := range []struct{ key, path string }{{"source", p.Source}, {"mount", p.Mount}} {

@@ -19,11 +19,11 @@ import (
 // self is the program that runs, even when its file has been replaced or removed.
 const self = "/proc/self/exe"
 
-// child is one of the two processes.
+// child is one of the processes.
 type child struct {
 	name        string
 	args        []string
-	place       *place
+	place       *place                                 // nil: the child needs no source
 	verdict     func(code int) (final bool, err error) // on an end that nobody asked for
 	ready       func()                                 // nil: the child is not asked to say when it is ready
 	log         *slog.Logger
@@ -46,6 +46,14 @@ func mountVerdict(code int) (bool, error) {
 func spoolerVerdict(code int) (bool, error) {
 	if code == ExitSuperseded {
 		return true, ErrSuperseded
+	}
+	return false, nil
+}
+
+// peerVerdict: the peer is started again, unless that would not help; what comes of it is nothing to the other two.
+func peerVerdict(code int) (bool, error) {
+	if code == ExitConfig {
+		return true, ErrPeerConfig
 	}
 	return false, nil
 }
@@ -99,20 +107,22 @@ func (c *child) runOnce(ctx context.Context) (*os.ProcessState, error) {
 	cmd.WaitDelay = c.stopTimeout
 	// A process group of its own: an interrupt from the terminal comes to the supervisor alone, which ends them in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	source, err := c.place.reopenSource()
-	if err != nil {
-		return nil, err
-	}
-	cmd.ExtraFiles = []*os.File{source}
-	if c.ready != nil {
-		pipe, w, err := os.Pipe()
+	if c.place != nil {
+		source, err := c.place.reopenSource()
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("make ready pipe: %w", err), source.Close())
+			return nil, err
 		}
-		cmd.ExtraFiles = append(cmd.ExtraFiles, w)
-		defer c.awaitReady(pipe)()
+		cmd.ExtraFiles = []*os.File{source}
+		if c.ready != nil {
+			pipe, w, err := os.Pipe()
+			if err != nil {
+				return nil, errors.Join(fmt.Errorf("make ready pipe: %w", err), source.Close())
+			}
+			cmd.ExtraFiles = append(cmd.ExtraFiles, w)
+			defer c.awaitReady(pipe)()
+		}
 	}
-	err = cmd.Start()
+	err := cmd.Start()
 	for _, f := range cmd.ExtraFiles {
 		_ = f.Close() // ours; the child has its own
 	}

@@ -1,6 +1,6 @@
-// Package supervisor is the first of the three processes of `slipway mount`: it opens the source directory before anything is
-// mounted, and keeps the mount process and the spooler running, each with a descriptor of that directory. It does nothing else,
-// so that there is little it can die of.
+// Package supervisor is the first of the processes of `slipway mount`: it opens the source directory before anything is
+// mounted, and keeps the mount process and the spooler running, each with a descriptor of that directory; and, where the node holds
+// other nodes' volumes as well, a replica peer. It does nothing else, so that there is little it can die of.
 //
 // What is true after a crash. Of a child: it is started again within a second, later if it keeps dying; the other one does not
 // notice. Of the supervisor: both children are killed by the kernel, the lock is free, and a dead mount lies at the mount point
@@ -47,6 +47,8 @@ var (
 	ErrPlace = errors.New("not usable")
 	// ErrConfig says that the mount process ended with ExitConfig.
 	ErrConfig = errors.New("the mount process refuses its configuration")
+	// ErrPeerConfig says that the replica peer did. The volume is backed up all the same.
+	ErrPeerConfig = errors.New("the replica peer refuses its configuration: it is not run")
 )
 
 // Options say what to supervise.
@@ -58,7 +60,8 @@ type Options struct {
 	// in them are absolute: the children work in /, never in a directory that may come to lie below the mount.
 	MountArgs   []string
 	SpoolerArgs []string
-	Ready       func() // called once, when the mount process says for the first time that it is mounted
+	PeerArgs    []string // of a replica peer for other nodes' volumes, which shares nothing with the other two; nil: none
+	Ready       func()   // called once, when the mount process says for the first time that it is mounted
 	Logger      *slog.Logger
 	StopTimeout time.Duration // how long a child may take to end when asked, then it is killed; 0: 30 s
 
@@ -101,14 +104,14 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer p.close()
-	err = superviseBoth(ctx, &o, p)
+	err = superviseAll(ctx, &o, p)
 	if ctx.Err() != nil {
 		err = errors.Join(err, p.detachDead())
 	}
 	return err
 }
 
-func superviseBoth(ctx context.Context, o *Options, p *place) error {
+func superviseAll(ctx context.Context, o *Options, p *place) error {
 	mount := &child{
 		name: "mount process", args: o.MountArgs, place: p, verdict: mountVerdict, ready: sync.OnceFunc(o.Ready),
 		log: o.Logger, stopTimeout: o.StopTimeout, quick: o.times.quick,
@@ -125,6 +128,11 @@ func superviseBoth(ctx context.Context, o *Options, p *place) error {
 		return mount.keep(ctx)
 	})
 	g.Go(func() error { return spooler.keep(spoolerCtx) })
+	if o.PeerArgs == nil {
+		return g.Wait()
+	}
+	peer := &child{name: "peer", args: o.PeerArgs, verdict: peerVerdict, log: o.Logger, stopTimeout: o.StopTimeout, quick: o.times.quick}
+	g.Go(func() error { return peer.keep(spoolerCtx) }) // until the volume is unmounted
 	return g.Wait()
 }
 
