@@ -154,7 +154,14 @@ func (c *cluster) powerOff(node string) {
 		}
 		return nil
 	})
-	c.detach(dead)
+	c.eventually(20*time.Second, "the mounts of "+node+" to be dead", func() error {
+		c.detach(dead)
+		mounts, err := os.ReadFile("/proc/self/mountinfo")
+		if err == nil && node == "alpha" && strings.Contains(string(mounts), " "+c.mount+" ") {
+			err = errors.New("one lives")
+		}
+		return err
+	})
 }
 
 // powerOn gives the node its link and its SSH server back; daemons are the test's to start.
@@ -182,8 +189,8 @@ func running(pid int) bool {
 	return !strings.HasPrefix(string(stat[strings.LastIndexByte(string(stat), ')')+1:]), " Z")
 }
 
-// dead tells whether the process behind a mount is gone.
+// dead tells whether the process behind a mount is gone. What stat(2) says may be remembered from before.
 func dead(mount string) bool {
-	_, err := os.Stat(mount)
-	return errors.Is(err, syscall.ENOTCONN)
+	var st syscall.Statfs_t
+	return errors.Is(syscall.Statfs(mount, &st), syscall.ENOTCONN)
 }

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -214,8 +215,8 @@ func (s *site) waitMounted() {
 		}
 		for line := range strings.SplitSeq(string(data), "\n") {
 			if strings.Contains(line, " "+s.mount+" ") && strings.Contains(line, "fuse.slipway") {
-				_, err := os.Stat(s.mount)
-				return err
+				var st syscall.Statfs_t
+				return syscall.Statfs(s.mount, &st) // what stat(2) says may be remembered from before
 			}
 		}
 		return s.primary.alive()

@@ -5,6 +5,7 @@ package e2e
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
@@ -40,6 +41,7 @@ func TestSchedules(t *testing.T) {
 			struck[strings.SplitN(name, ":", 2)[0]]++
 			t.Logf("schedule %d: %s", i+1, name)
 		}
+		c.waitForSpooler()
 		c.wait("stored")
 		c.oneHistory()
 		if now := c.acked("cache1", "vault1"); now < acked {
@@ -173,6 +175,20 @@ func (c *cluster) strike(node string, who role, sig syscall.Signal) (string, fun
 			}
 		}
 	}
+}
+
+// waitForSpooler waits until there is somebody to ask.
+func (c *cluster) waitForSpooler() {
+	c.t.Helper()
+	c.eventually(20*time.Second, "the spooler to answer", func() error {
+		for _, row := range c.jsonLines("status", "-c", c.config) {
+			if row["daemon"] == "running" {
+				return nil
+			}
+			return fmt.Errorf("it is %v", row["daemon"])
+		}
+		return errors.New("no status")
+	})
 }
 
 // gone waits until the daemons of a node have ended.
