@@ -58,12 +58,12 @@ bench: build ## the tables of README, beside restic and lsyncd from Debian
 bench-takeover: ## how long takeovers take, and what travels twice, on nodes in network namespaces
 	@tools/as-root.sh
 	@tools/deps.sh check test || tools/deps.sh install test
-	$(GO) test -tags cluster -count=1 -timeout 60m -parallel 1 -run 'TestTakeover|TestSpoolerKilledAlone|TestSlowLinkNeverFlaps' -v ./e2e -full $(TESTFLAGS)
+	$(GO) test -tags cluster -count=1 -timeout 60m -parallel 1 -run 'TestTakeover|TestLostDisk|TestSpoolerKilledAlone|TestSlowLinkNeverFlaps|TestWarmPromotion' -v ./e2e -full $(TESTFLAGS)
 
 cluster: ## the tests of several nodes whose bounds are times: takeover, promotion, nearest copy, docs/replicas.md
 	@tools/as-root.sh
 	@tools/deps.sh check test || tools/deps.sh install test
-	$(GO) test -tags cluster -count=1 -timeout 60m -parallel 1 -run 'TestTakeover|TestSpoolerKilledAlone|TestSlowLinkNeverFlaps|TestReplicasWalkThrough|TestPromote|TestFailBack|TestPeerBesideMount|TestWarmPromotion|TestSchedules|TestNearestCopy' -v ./e2e $(TESTFLAGS)
+	$(GO) test -tags cluster -count=1 -timeout 60m -parallel 1 -run 'TestTakeover|TestLostDisk|TestSpoolerKilledAlone|TestSlowLinkNeverFlaps|TestReplicasWalkThrough|TestPromote|TestFailBack|TestPeerBesideMount|TestWarmPromotion|TestSchedules|TestNearestCopy' -v ./e2e $(TESTFLAGS)
 
 simulate: ## 2,000 random schedules of the sender over a simulated network
 	$(GO) test -count=1 -timeout 60m -run TestSimulation -v ./spooler/sender -schedules 2000 $(TESTFLAGS)

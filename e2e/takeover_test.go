@@ -28,8 +28,13 @@ const (
 // takeoverRig is a cluster with a big batch on its way: the peers hold it whole, cache1 has a part of it.
 func takeoverRig(t *testing.T) *cluster {
 	t.Helper()
+	return takeoverRigWith(t, clusterOptions{siteOptions: siteOptions{inPlace: true, vaults: []string{"vault1"}}})
+}
+
+func takeoverRigWith(t *testing.T, opt clusterOptions) *cluster {
+	t.Helper()
 	r := random(t)
-	c := newCluster(t, clusterOptions{siteOptions: siteOptions{inPlace: true, vaults: []string{"vault1"}}})
+	c := newCluster(t, opt)
 	c.start()
 	c.peerOn("bravo")
 	c.peerOn("charlie")

@@ -1,0 +1,89 @@
+//go:build cluster
+
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// losingDisk mounts an image. From when it loses what it holds, it reads as zeros where the page cache has nothing.
+func losingDisk(t *testing.T) (dir string, lose func()) {
+	t.Helper()
+	dir, image := filepath.Join(t.TempDir(), "disk"), filepath.Join(t.TempDir(), "image")
+	must(t, os.Mkdir(dir, 0o755))
+	must(t, os.WriteFile(image, nil, 0o600))
+	must(t, os.Truncate(image, 512<<20))
+	for _, args := range [][]string{{"mkfs.ext4", "-q", image}, {"mount", "-o", "loop", image, dir}} {
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%q: %v\n%s", args, err, out)
+		}
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
+			t.Errorf("umount: %v\n%s", err, out)
+		}
+	})
+	return dir, func() {
+		shards, err := filepath.Glob(filepath.Join(dir, "spool", "*", "shards", "*", "*.shard"))
+		must(t, err)
+		var files []*os.File
+		for _, path := range shards {
+			f, err := os.Open(path)
+			must(t, err)
+			defer func() { _ = f.Close() }() // only read
+			files = append(files, f)
+		}
+		must(t, os.Truncate(image, 4096))
+		for _, f := range files {
+			must(t, unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED))
+		}
+	}
+}
+
+// TestLostDisk: the disk under the owner's own store loses what it holds in the middle of a big batch. Delivery goes on at once, from the
+// peers' copies, and whoever asks is told.
+func TestLostDisk(t *testing.T) {
+	t.Parallel()
+	disk, lose := losingDisk(t)
+	c := takeoverRigWith(t, clusterOptions{siteOptions: siteOptions{inPlace: true, vaults: []string{"vault1"},
+		primary: fmt.Sprintf("spool: {dir: %s, cap: 256MiB}", filepath.Join(disk, "spool"))}})
+	want := c.acked("bravo", "bravo")
+	lose()
+	c.slow("cache1", cacheIn)
+	last, longest, had := time.Now(), time.Duration(0), c.shards("cache1")
+	c.eventually(60*time.Second, "the batch on cache1", func() error {
+		if now := c.shards("cache1"); now != had {
+			longest, last, had = max(longest, time.Since(last)), time.Now(), now
+		}
+		if got := c.acked("cache1", "cache1"); got < want {
+			return fmt.Errorf("cache1 acknowledges batch %d", got)
+		}
+		return nil
+	})
+	log := c.primary.log.String()
+	if !strings.Contains(log, "shard is corrupt") {
+		t.Fatalf("no damaged shard was read: nothing was shown\n%s", tail(log, 20))
+	}
+	t.Logf("the longest time between two shards was %.2f s, claims: %v", longest.Seconds(), c.claims())
+	if limit := 2*time.Second + time.Duration(float64(8<<20)/float64(cacheIn)*float64(time.Second))*inFlight; longest > limit {
+		t.Errorf("delivery stood still for %v, want %v at most", longest, limit)
+	}
+	c.eventually(10*time.Second, "the owner's status to tell of it", func() error {
+		for _, row := range c.jsonLines("status", "-c", c.config) {
+			if s := fmt.Sprint(row["warnings"], row["problem"], row["errors"]); strings.Contains(s, "damaged") {
+				return nil
+			}
+			return fmt.Errorf("it says %v", row)
+		}
+		return errors.New("no status")
+	})
+}
