@@ -63,7 +63,7 @@ bench-takeover: ## how long takeovers take, and what travels twice, on nodes in 
 cluster: ## the tests of several nodes whose bounds are times: takeover, promotion, nearest copy, docs/replicas.md
 	@tools/as-root.sh
 	@tools/deps.sh check test || tools/deps.sh install test
-	$(GO) test -tags cluster -count=1 -timeout 60m -parallel 1 -run 'TestTakeover|TestLostDisk|TestSpoolerKilledAlone|TestSlowLinkNeverFlaps|TestReplicasWalkThrough|TestPromote|TestFailBack|TestPeerBesideMount|TestWarmPromotion|TestSchedules|TestNearestCopy' -v ./e2e $(TESTFLAGS)
+	$(GO) test -tags cluster -count=1 -timeout 60m -parallel 1 -run 'TestTakeover|TestLostDisk|TestSpoolerKilledAlone|TestSlowLinkNeverFlaps|TestReplicasWalkThrough|TestPromote|TestFailBack|TestPeerBesideMount|TestWentBack|TestWarmPromotion|TestSchedules|TestNearestCopy' -v ./e2e $(TESTFLAGS)
 
 simulate: ## 2,000 random schedules of the sender over a simulated network
 	$(GO) test -count=1 -timeout 60m -run TestSimulation -v ./spooler/sender -schedules 2000 $(TESTFLAGS)
