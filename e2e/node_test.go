@@ -286,6 +286,16 @@ func (s *site) jsonLines(args ...string) []map[string]any {
 	return rows
 }
 
+// status is what a node says of its first volume; nil: nothing.
+func (s *site) status(conf string) map[string]any {
+	s.t.Helper()
+	rows := s.jsonLines("status", "-c", conf)
+	if len(rows) == 0 {
+		return nil
+	}
+	return rows[0]
+}
+
 // wait waits until everything is at a stage.
 func (s *site) wait(stage string) {
 	s.t.Helper()

@@ -46,12 +46,10 @@ func TestPeerBesideMount(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(own, "report"), []byte("of bravo, once more"), 0o644))
 	c.waitOn("bravo", own, conf)
 	c.eventually(20*time.Second, "bravo's peer to say that it holds everything", func() error {
-		for _, row := range c.jsonLines("status", "-c", c.peerConfig("bravo")) {
-			if n, ok := row["head_batch"].(float64); ok && int(n) == c.holds("vault1") {
-				return nil
-			}
+		row := c.status(c.peerConfig("bravo"))
+		if n, ok := row["head_batch"].(float64); !ok || int(n) != c.holds("vault1") {
 			return fmt.Errorf("head %v of %d", row["head_batch"], c.holds("vault1"))
 		}
-		return fmt.Errorf("no volume")
+		return nil
 	})
 }

@@ -5,7 +5,6 @@ package e2e
 import (
 	"bytes"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
@@ -181,13 +180,10 @@ func (c *cluster) strike(node string, who role, sig syscall.Signal) (string, fun
 func (c *cluster) waitForSpooler() {
 	c.t.Helper()
 	c.eventually(20*time.Second, "the spooler to answer", func() error {
-		for _, row := range c.jsonLines("status", "-c", c.config) {
-			if row["daemon"] == "running" {
-				return nil
-			}
-			return fmt.Errorf("it is %v", row["daemon"])
+		if is := c.status(c.config)["daemon"]; is != "running" {
+			return fmt.Errorf("it is %v", is)
 		}
-		return errors.New("no status")
+		return nil
 	})
 }
 

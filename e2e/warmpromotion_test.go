@@ -32,14 +32,12 @@ func TestWarmPromotion(t *testing.T) {
 	c.named("bravo")
 	tree := filepath.Join(warm, "projects")
 	c.eventually(time.Duration(count(30, 300))*time.Second, "the warm tree to be whole", func() error {
-		for _, row := range c.jsonLines("status", "-c", c.peerConfig("bravo")) {
-			w, _ := row["warm"].(map[string]any)
-			if w != nil && w["error"] == nil && w["batch"] == row["head_batch"] {
-				return nil
-			}
+		row := c.status(c.peerConfig("bravo"))
+		w, _ := row["warm"].(map[string]any)
+		if w == nil || w["error"] != nil || w["batch"] != row["head_batch"] {
 			return fmt.Errorf("%v, head %v", w, row["head_batch"])
 		}
-		return fmt.Errorf("no status")
+		return nil
 	})
 	want := snapshot(t, c.mount)
 	c.powerOff("alpha")

@@ -290,27 +290,17 @@ func (r *run) yaml() []byte {
 	var b strings.Builder
 	p := r.peer
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	entry := func(s config.Store) string {
-		return fmt.Sprintf("{name: %s, url: %s}", strconv.Quote(s.Name), strconv.Quote(s.URL))
-	}
 	line("# slipway: node %s as a replica peer; it owned volume %s before epoch %d.", p.Node, r.opt.Primary.Volume, r.result.Epoch)
 	line("node: %s", strconv.Quote(p.Node))
 	line("store: %s", strconv.Quote(p.Store))
 	line("state: %s", strconv.Quote(p.State))
 	line("peer:")
-	line("  cache: %s", entry(p.Cache))
+	line("  cache: %s", config.StoreText(p.Cache))
 	if len(p.Replicas) > 0 {
 		line("  replicas:")
 	}
 	for _, s := range p.Replicas {
-		line("    - %s", entry(s))
+		line("    - %s", config.StoreText(s))
 	}
-	if p.SSH.Key != "" {
-		line("ssh:")
-		line("  key: %s", strconv.Quote(p.SSH.Key))
-		if p.SSH.KnownHosts != "" {
-			line("  known_hosts: %s", strconv.Quote(p.SSH.KnownHosts))
-		}
-	}
-	return []byte(b.String())
+	return []byte(b.String() + config.SSHText(p.SSH))
 }

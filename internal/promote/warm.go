@@ -18,8 +18,10 @@ import (
 	"slipway/internal/warm"
 )
 
-// WarmDir is where a peer keeps a volume's warm tree, and WarmState what it knows of it.
-func WarmDir(c *config.Peer, volume string) string   { return filepath.Join(c.Warm, volume) }
+// WarmDir is where a peer keeps a volume's warm tree.
+func WarmDir(c *config.Peer, volume string) string { return filepath.Join(c.Warm, volume) }
+
+// WarmState is where it keeps what it knows of the tree.
 func WarmState(c *config.Peer, volume string) string { return filepath.Join(c.State, "warm", volume) }
 
 // yieldWithin is how soon a running peer lets go of the warm tree.

@@ -31,17 +31,10 @@ func (r *run) yaml() []byte {
 		line("replicas:")
 	}
 	for _, s := range replicas {
-		line("  - %s", entry(s))
+		line("  - %s", config.StoreText(s))
 	}
-	line("cache: %s", entry(c.Cache))
-	if c.SSH.Key != "" {
-		line("ssh:")
-		line("  key: %s", strconv.Quote(c.SSH.Key))
-		if c.SSH.KnownHosts != "" {
-			line("  known_hosts: %s", strconv.Quote(c.SSH.KnownHosts))
-		}
-	}
-	return []byte(b.String())
+	line("cache: %s", config.StoreText(c.Cache))
+	return []byte(b.String() + config.SSHText(c.SSH))
 }
 
 // recipients are the identity's own and those named besides.
@@ -55,8 +48,4 @@ func (r *run) recipients() (list []string) {
 		}
 	}
 	return append(list, r.opt.Recipients...)
-}
-
-func entry(s config.Store) string {
-	return fmt.Sprintf("{name: %s, url: %s}", strconv.Quote(s.Name), strconv.Quote(s.URL))
 }

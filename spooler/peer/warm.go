@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -12,6 +11,7 @@ import (
 	"slipway/internal/control"
 	"slipway/internal/durable"
 	"slipway/internal/keys"
+	"slipway/internal/promote"
 	"slipway/internal/restore/chain"
 	"slipway/internal/store"
 	"slipway/internal/warm"
@@ -93,7 +93,7 @@ func (w *warmer) apply(ctx context.Context) (at warm.Moment, err error) {
 // fill the wrong one.
 func (w *warmer) open() error {
 	cfg := w.v.p.cfg
-	dir, state := filepath.Join(cfg.Warm, w.v.name), filepath.Join(cfg.State, "warm", w.v.name)
+	dir, state := promote.WarmDir(cfg, w.v.name), promote.WarmState(cfg, w.v.name)
 	below, err := durable.OpenDir(cfg.Warm)
 	if err != nil {
 		return fmt.Errorf("open the directory of warm trees: %w", err)
