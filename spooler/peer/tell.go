@@ -27,6 +27,10 @@ type teller struct {
 	told  ack.Acks    // as last written
 	at    time.Time
 	ours  bool // the volume there is ours, and no other store has our name
+
+	agreed   headOf    // up to which the cache's batches are known to be this node's
+	compared time.Time // last
+	shown    string    // the evidence that was laid beside the cache's batch last
 }
 
 // TellOnce writes the acks to the cache if they have changed, and returns how soon to come again (0: when something happens).

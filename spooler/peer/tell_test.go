@@ -2,6 +2,7 @@ package peer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"testing"
@@ -130,5 +131,53 @@ func TestTellNotOurs(t *testing.T) {
 	r.TellOnce(ctx)
 	if a, err := ack.Read(ctx, r.cache, "bravo"); err != nil || a.Kind != "backup" {
 		t.Errorf("the acks of a backup host: kind %q, %v", a.Kind, err)
+	}
+}
+
+// Where the cache holds another batch under a number than this node, this node's lies beside it as evidence; where it holds the same, or
+// nothing can be said, none does.
+func TestEvidence(t *testing.T) {
+	r, ctx := newTellRig(t), t.Context()
+	r.claim(r.cache, r.id)
+	first := r.arrive()
+	second := r.arrive()
+	says := func(epoch batch.Epoch, head batch.Seq, d batch.Digest) time.Duration {
+		t.Helper()
+		must(t, ack.Write(ctx, r.cache, ack.Acks{VolumeID: r.id, Store: "cache1", Kind: "cache", Epoch: epoch, Head: head, HeadDigest: d, At: r.now}))
+		r.now = r.now.Add(compareEvery)
+		return r.CompareOnce(ctx)
+	}
+	evidence := func() []store.Info {
+		t.Helper()
+		list, err := r.cache.List(ctx, "refused")
+		if err != nil && !errors.Is(err, store.ErrNotExist) {
+			t.Fatal(err)
+		}
+		return list
+	}
+	for _, about := range []struct {
+		epoch batch.Epoch
+		head  batch.Seq
+		d     batch.Digest
+	}{{1, 1, first}, {2, 2, batch.Digest{9}}, {1, 3, batch.Digest{9}}, {1, 0, batch.Digest{}}} {
+		if again := says(about.epoch, about.head, about.d); again != compareEvery || len(evidence()) > 0 {
+			t.Errorf("epoch %d, head %d: again after %v, %v", about.epoch, about.head, again, evidence())
+		}
+	}
+	if again := says(1, 2, batch.Digest{9}); again != compareEvery {
+		t.Errorf("another batch: again after %v", again)
+	}
+	name := "refused/" + filepath.Base(batch.Path(1, 2, 2)) + ".disagrees-bravo"
+	data, err := r.cache.Read(ctx, name, batch.MaxFile)
+	must(t, err)
+	if b, err := batch.Parse(data); err != nil || b.Digest != second {
+		t.Errorf("the evidence: %v", err)
+	}
+	must(t, r.cache.Remove(ctx, name))
+	if again := says(1, 2, second); again != 0 || len(evidence()) > 0 {
+		t.Errorf("the same batch: again after %v, %v", again, evidence())
+	}
+	if again := says(1, 2, batch.Digest{9}); again != 0 {
+		t.Errorf("compared once more, after %v, though it was found to agree", again)
 	}
 }

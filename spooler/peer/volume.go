@@ -63,7 +63,7 @@ func (v *volume) start(ctx context.Context, g *errgroup.Group) {
 		})
 	}
 	g.Go(func() error {
-		return loop.Every(ctx, tellPause, v.moved, func() time.Duration { return v.TellOnce(ctx) })
+		return loop.Every(ctx, tellPause, v.moved, func() time.Duration { return sooner(v.TellOnce(ctx), v.CompareOnce(ctx)) })
 	})
 	g.Go(func() error {
 		sending := false
@@ -76,6 +76,14 @@ func (v *volume) start(ctx context.Context, g *errgroup.Group) {
 			return again
 		})
 	})
+}
+
+// sooner returns the shorter of two pauses; 0 is none.
+func sooner(a, b time.Duration) time.Duration {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
 }
 
 // ownedPause is how soon it is seen that this node has become the volume's owner, or is it no longer.
