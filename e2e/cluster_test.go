@@ -87,7 +87,7 @@ func (c *cluster) writePeerConfig(node string) {
 	if len(c.opt.replicas) == 1 {
 		text = text[:len(text)-1] + " []\n"
 	}
-	text += fmt.Sprintf("  stale_after: %v\n  stall_after: %v\n  cap: 1GiB\n", c.opt.staleAfter, c.opt.stallAfter)
+	text += fmt.Sprintf("  stale_after: %v\n  stall_after: %v\n  cap: 8GiB\n", c.opt.staleAfter, c.opt.stallAfter)
 	for _, line := range c.opt.peer {
 		text += "  " + line + "\n"
 	}

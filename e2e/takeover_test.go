@@ -220,7 +220,8 @@ func TestSlowLinkNeverFlaps(t *testing.T) {
 			if lag := int(c.acked("bravo", "bravo")) - c.holds("cache1"); lag > 0 {
 				busy++
 				if lag > 1 {
-					return fmt.Errorf("cache1 lags by %d batches", lag)
+					return fmt.Errorf("cache1 lags by %d batches: it holds %d and acknowledges %d, with %d bytes in shards; bravo acknowledges %d",
+						lag, c.holds("cache1"), c.acked("cache1", "cache1"), c.shards("cache1"), c.acked("bravo", "bravo"))
 				}
 			}
 			return nil
