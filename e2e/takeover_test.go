@@ -215,7 +215,14 @@ func TestSlowLinkNeverFlaps(t *testing.T) {
 	deadline := time.Now().Add(time.Duration(count(60, 600)) * time.Second)
 	busy := 0
 	for i := 0; time.Now().Before(deadline); i++ {
+		before := c.acked("bravo", "bravo")
 		c.write(r, fmt.Sprintf("file%d", i%4), 8<<20)
+		c.eventually(time.Minute, "bravo to have it", func() error { // a batch for each file: 8 s of the line
+			if got := c.acked("bravo", "bravo"); got == before {
+				return fmt.Errorf("bravo acknowledges batch %d", got)
+			}
+			return nil
+		})
 		c.eventually(5*time.Minute, "room for more", func() error {
 			if lag := int(c.acked("bravo", "bravo")) - c.holds("cache1"); lag > 0 {
 				busy++
