@@ -137,6 +137,22 @@ func (r *run) signs(ctx context.Context, owner string) signs {
 	return all
 }
 
+// lost says which batches the owner told of that no store which was asked holds; "": none.
+func (r *run) lost(ctx context.Context, v *view) string {
+	e := &v.head.Envelope
+	had := e.Last
+	for _, s := range r.signs(ctx, e.Node) {
+		if s.progress.Epoch == e.Epoch && s.progress.VolumeID == e.VolumeID {
+			had = max(had, s.progress.Head)
+		}
+	}
+	if had == e.Last {
+		return ""
+	}
+	return fmt.Sprintf("%s has sealed batches %d to %d, which no store that was asked holds: they do not become part of the volume, and stay a side branch in its own store",
+		e.Node, e.Last+1, had)
+}
+
 // told tells whether s carries a progress file that was is not.
 func (s sign) told(was sign) bool {
 	return s.progress.Number != 0 && (s.progress.Run != was.progress.Run || s.progress.Number != was.progress.Number)

@@ -184,6 +184,10 @@ func (r *run) prepare(ctx context.Context, v *view) error {
 	if _, err := config.Parse(ConfigPath(r.opt.Config, r.opt.Volume), r.yaml()); err != nil {
 		return err
 	}
+	if lost := r.lost(ctx, v); lost != "" {
+		r.say("%s", lost)
+		r.result.Warnings = append(r.result.Warnings, lost)
+	}
 	r.say("complete the copy of batches up to %d", v.head.Envelope.Last)
 	_, err := fill.Fill(ctx, v.line, r.own, fill.Options{})
 	return err

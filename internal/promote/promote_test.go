@@ -171,8 +171,15 @@ func TestRefuses(t *testing.T) {
 			t.Error(err)
 		}
 		o.Force = true
-		if _, err := Run(t.Context(), o); err != nil {
-			t.Errorf("forced: %v", err)
+		must(t, progress.Write(t.Context(), c.v.Stores[0].Store, progress.Progress{
+			VolumeID: c.v.ID, Volume: "projects", Node: "alpha", Run: "r1", Number: 1, Epoch: 1, Head: 4, State: progress.Sending,
+		}))
+		r, err := Run(t.Context(), o)
+		if err != nil {
+			t.Fatalf("forced: %v", err)
+		}
+		if !strings.Contains(strings.Join(r.Warnings, "\n"), "alpha has sealed batches 2 to 4") {
+			t.Errorf("what is lost is not said: %q", r.Warnings)
 		}
 	})
 	t.Run("directory", func(t *testing.T) {
