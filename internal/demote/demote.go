@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -227,13 +226,10 @@ func setAside(ctx context.Context, line *chain.Line, to store.Store) error {
 		}
 		data, err := to.Read(ctx, s.Path(), batch.MaxFile)
 		if err == nil {
-			err = to.Publish(ctx, "refused/"+path.Base(s.Path())+".side-branch", data)
-		}
-		if err == nil || errors.Is(err, store.ErrDiffers) {
-			err = to.Remove(ctx, s.Path())
+			err = fill.SetAside(ctx, to, s.Path(), data)
 		}
 		if err != nil {
-			return fmt.Errorf("set a batch aside that is not of the chain: %w", err)
+			return fmt.Errorf("clear the peer's store: %w", err)
 		}
 	}
 	return nil
@@ -263,7 +259,13 @@ func (r *run) write() error {
 // retire takes the configuration away that a promotion of this peer wrote: the volume can be promoted here again. The state stays, for
 // what was sealed and not pushed.
 func (r *run) retire() error {
-	conf := promote.ConfigPath(r.peer, r.opt.Primary.Volume)
+	volume := r.opt.Primary.Volume
+	if r.peer.Warm != "" && r.opt.Primary.Source == promote.WarmDir(r.peer, volume) { // the promotion may have died before it did so
+		if err := promote.ForgetWarm(r.peer, volume); err != nil {
+			return err
+		}
+	}
+	conf := promote.ConfigPath(r.peer, volume)
 	if r.opt.Path != conf {
 		return nil
 	}

@@ -124,6 +124,10 @@ func TestExistingPeer(t *testing.T) {
 	must(t, os.WriteFile(state.Dir(st).NodeKey(), data, 0o600))
 	f.opt.Peer = &config.Peer{Node: "alpha", Name: "alpha", Store: f.opt.Store, State: st, Cache: f.opt.Primary.Cache}
 	f.opt.Path = promote.ConfigPath(f.opt.Peer, "projects")
+	f.opt.Peer.Warm = t.TempDir()
+	f.opt.Primary.Source = promote.WarmDir(f.opt.Peer, "projects")
+	warm := promote.WarmState(f.opt.Peer, "projects")
+	must(t, os.MkdirAll(warm, 0o700))
 	must(t, os.WriteFile(f.opt.Path, []byte("as it was"), 0o600))
 	side := filepath.Join(f.opt.Store, "projects", batch.Path(1, 2, 2)) // pushed by a former owner who did not know
 	must(t, os.MkdirAll(filepath.Dir(side), 0o750))
@@ -133,6 +137,9 @@ func TestExistingPeer(t *testing.T) {
 	r, err := Run(t.Context(), f.opt)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if _, err := os.Stat(warm); !os.IsNotExist(err) {
+		t.Error("the state of the warm tree that people have written is still there:", err)
 	}
 	if _, err := os.Stat(side); !os.IsNotExist(err) {
 		t.Error("a batch of the side branch would count:", err)

@@ -127,12 +127,8 @@ func (f *filler) file(ctx context.Context, l *link) error {
 	case err == nil && sha256.Sum256(there) == l.digest:
 		return nil
 	case err == nil:
-		// It may be a side branch: that is kept, only not in the way.
-		if err := f.to.Publish(ctx, "refused/"+path.Base(l.path)+".side-branch", there); err != nil {
-			return fmt.Errorf("set a batch aside that is not of the chain: %w", err)
-		}
-		if err := f.to.Remove(ctx, l.path); err != nil {
-			return fmt.Errorf("set a batch aside that is not of the chain: %w", err)
+		if err := SetAside(ctx, f.to, l.path, there); err != nil {
+			return err
 		}
 	case !errors.Is(err, store.ErrNotExist):
 		return err
@@ -147,6 +143,18 @@ func (f *filler) file(ctx context.Context, l *link) error {
 	}
 	f.result.Batches++
 	f.bytes.Add(int64(len(data)))
+	return nil
+}
+
+// SetAside takes a batch that is not of the chain out of the way. It may be a side branch, so it is kept, under refused/.
+func SetAside(ctx context.Context, s store.Store, name string, data []byte) error {
+	err := s.Publish(ctx, "refused/"+path.Base(name)+".side-branch", data)
+	if err == nil {
+		err = s.Remove(ctx, name)
+	}
+	if err != nil {
+		return fmt.Errorf("set a batch aside that is not of the chain: %w", err)
+	}
 	return nil
 }
 

@@ -245,7 +245,7 @@ func (r *run) apply(ctx context.Context, v *view) error {
 		return fmt.Errorf("write configuration: %w", err)
 	}
 	if r.isWarm() {
-		return r.forgetWarm()
+		return ForgetWarm(r.opt.Config, r.opt.Volume)
 	}
 	return nil
 }

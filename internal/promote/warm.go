@@ -107,9 +107,9 @@ func (r *run) openWarm(ctx context.Context) (*warm.Tree, error) {
 	}
 }
 
-// forgetWarm ends the warm tree's state: from now on the directory is written by people.
-func (r *run) forgetWarm() error {
-	if err := os.RemoveAll(WarmState(r.opt.Config, r.opt.Volume)); err != nil {
+// ForgetWarm ends the warm tree's state: the directory has become the volume's source, which people write.
+func ForgetWarm(c *config.Peer, volume string) error {
+	if err := os.RemoveAll(WarmState(c, volume)); err != nil {
 		return fmt.Errorf("forget the warm tree: %w", err)
 	}
 	return nil

@@ -77,8 +77,8 @@ func TestWarm(t *testing.T) {
 	}
 }
 
-// TestWarmLacks: a warm tree that lacks a file is not taken for the volume.
-func TestWarmLacks(t *testing.T) {
+// TestWarmBehind: a warm tree that is not at the newest batch is not taken for the volume.
+func TestWarmBehind(t *testing.T) {
 	c := newCluster(t, true)
 	p := c.peers[0]
 	p.Warm, p.Identity = t.TempDir(), c.ident

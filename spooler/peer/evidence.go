@@ -19,6 +19,9 @@ const compareEvery = 2 * time.Second
 // own, which verifies, is laid beside the cache's as evidence: the cache host then holds the batch back for an operator to decide
 // (docs/sending.md). It returns how soon to come again (0: when the head has moved).
 func (v *volume) CompareOnce(ctx context.Context) time.Duration {
+	if v.owned() { // what lies here speaks of an earlier epoch
+		return 0
+	}
 	t, c := &v.tell, v.keep.Chain()
 	mine := headOf{c.Present().Epoch, v.keep.Head()}
 	if mine.seq == 0 || t.agreed == mine {
