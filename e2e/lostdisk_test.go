@@ -14,23 +14,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// losingDisk mounts an image. From when it loses what it holds, it reads as zeros where the page cache has nothing.
-func losingDisk(t *testing.T) (dir string, lose func()) {
+// losingDisk mounts an image. From when it loses what it holds, a read that the page cache cannot answer gives zeros, or EIO where the
+// loop device goes past the page cache of the image (losetup(8), --direct-io).
+func losingDisk(t *testing.T, directIO bool) (dir string, lose func()) {
 	t.Helper()
 	dir, image := filepath.Join(t.TempDir(), "disk"), filepath.Join(t.TempDir(), "image")
 	must(t, os.Mkdir(dir, 0o755))
 	must(t, os.WriteFile(image, nil, 0o600))
 	must(t, os.Truncate(image, 512<<20))
-	for _, args := range [][]string{{"mkfs.ext4", "-q", image}, {"mount", "-o", "loop", image, dir}} {
-		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+	run := func(args ...string) string {
+		out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+		if err != nil {
 			t.Fatalf("%q: %v\n%s", args, err, out)
 		}
+		return strings.TrimSpace(string(out))
 	}
-	t.Cleanup(func() {
-		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
-			t.Errorf("umount: %v\n%s", err, out)
-		}
-	})
+	run("mkfs.ext4", "-q", image)
+	device := run("losetup", "--find", "--show", fmt.Sprintf("--direct-io=%s", map[bool]string{true: "on", false: "off"}[directIO]), image)
+	t.Cleanup(func() { run("losetup", "--detach", device) })
+	run("mount", device, dir)
+	t.Cleanup(func() { run("umount", dir) })
 	return dir, func() {
 		shards, err := filepath.Glob(filepath.Join(dir, "spool", "*", "shards", "*", "*.shard"))
 		must(t, err)
@@ -51,8 +54,24 @@ func losingDisk(t *testing.T) (dir string, lose func()) {
 // TestLostDisk: the disk under the owner's own store loses what it holds in the middle of a big batch. Delivery goes on at once, from the
 // peers' copies, and whoever asks is told.
 func TestLostDisk(t *testing.T) {
-	t.Parallel()
-	disk, lose := losingDisk(t)
+	for _, row := range []struct {
+		name     string
+		directIO bool
+		says     string
+	}{
+		{"reads as zeros", false, "shard is corrupt"},
+		{"answers EIO", true, "input/output error"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			goesOnWithoutItsDisk(t, row.directIO, row.says)
+		})
+	}
+}
+
+func goesOnWithoutItsDisk(t *testing.T, directIO bool, says string) {
+	t.Helper()
+	disk, lose := losingDisk(t, directIO)
 	c := takeoverRigWith(t, clusterOptions{siteOptions: siteOptions{inPlace: true, vaults: []string{"vault1"},
 		primary: fmt.Sprintf("spool: {dir: %s, cap: 256MiB}", filepath.Join(disk, "spool"))}})
 	want := c.acked("bravo", "bravo")
@@ -69,8 +88,8 @@ func TestLostDisk(t *testing.T) {
 		return nil
 	})
 	log := c.primary.log.String()
-	if !strings.Contains(log, "shard is corrupt") {
-		t.Fatalf("no damaged shard was read: nothing was shown\n%s", tail(log, 20))
+	if !strings.Contains(log, says) {
+		t.Fatalf("no shard failed to be read with %q: nothing was shown\n%s", says, tail(log, 20))
 	}
 	t.Logf("the longest time between two shards was %.2f s, claims: %v", longest.Seconds(), c.claims())
 	if limit := 2*time.Second + time.Duration(float64(8<<20)/float64(cacheIn)*float64(time.Second))*inFlight; longest > limit {
