@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -14,14 +15,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// losingDisk mounts an image. From when it loses what it holds, a read that the page cache cannot answer gives zeros, or EIO where the
-// loop device goes past the page cache of the image (losetup(8), --direct-io).
-func losingDisk(t *testing.T, directIO bool) (dir string, lose func()) {
+const imageSize = 512 << 20
+
+// losingDisk mounts an image. From when it loses what it holds, a read that the page cache cannot answer gives what the image gives then.
+func losingDisk(t *testing.T, loseImage func(image string) error) (dir string, lose func()) {
 	t.Helper()
 	dir, image := filepath.Join(t.TempDir(), "disk"), filepath.Join(t.TempDir(), "image")
 	must(t, os.Mkdir(dir, 0o755))
 	must(t, os.WriteFile(image, nil, 0o600))
-	must(t, os.Truncate(image, 512<<20))
+	must(t, os.Truncate(image, imageSize))
 	run := func(args ...string) string {
 		out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
 		if err != nil {
@@ -30,7 +32,7 @@ func losingDisk(t *testing.T, directIO bool) (dir string, lose func()) {
 		return strings.TrimSpace(string(out))
 	}
 	run("mkfs.ext4", "-q", image)
-	device := run("losetup", "--find", "--show", fmt.Sprintf("--direct-io=%s", map[bool]string{true: "on", false: "off"}[directIO]), image)
+	device := run("losetup", "--find", "--show", "--direct-io=on", image)
 	t.Cleanup(func() { run("losetup", "--detach", device) })
 	run("mount", device, dir)
 	t.Cleanup(func() { run("umount", dir) })
@@ -44,7 +46,7 @@ func losingDisk(t *testing.T, directIO bool) (dir string, lose func()) {
 			defer func() { _ = f.Close() }() // only read
 			files = append(files, f)
 		}
-		must(t, os.Truncate(image, 4096))
+		must(t, loseImage(image))
 		for _, f := range files {
 			must(t, unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED))
 		}
@@ -55,23 +57,44 @@ func losingDisk(t *testing.T, directIO bool) (dir string, lose func()) {
 // peers' copies, and whoever asks is told.
 func TestLostDisk(t *testing.T) {
 	for _, row := range []struct {
-		name     string
-		directIO bool
-		says     string
+		name string
+		lose func(image string) error
+		says string
 	}{
-		{"reads as zeros", false, "shard is corrupt"},
-		{"answers EIO", true, "input/output error"},
+		{"reads as zeros", punchAll, "shard is corrupt"},
+		{"answers EIO", cutOff, "input/output error"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			goesOnWithoutItsDisk(t, row.directIO, row.says)
+			goesOnWithoutItsDisk(t, row.lose, row.says)
 		})
 	}
 }
 
-func goesOnWithoutItsDisk(t *testing.T, directIO bool, says string) {
+// punchAll leaves a hole in place of all that an image holds.
+func punchAll(image string) error {
+	f, err := os.OpenFile(image, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 4096, imageSize-4096), f.Close())
+}
+
+// cutOff ends an image, and the loop device over it, so early that whatever lies on it is beyond the end.
+func cutOff(image string) error {
+	if err := os.Truncate(image, 4096); err != nil {
+		return err
+	}
+	devices, err := exec.Command("losetup", "--noheadings", "--output", "NAME", "--associated", image).Output()
+	if err != nil {
+		return err
+	}
+	return exec.Command("losetup", "--set-capacity", strings.TrimSpace(string(devices))).Run()
+}
+
+func goesOnWithoutItsDisk(t *testing.T, loseImage func(image string) error, says string) {
 	t.Helper()
-	disk, lose := losingDisk(t, directIO)
+	disk, lose := losingDisk(t, loseImage)
 	c := takeoverRigWith(t, clusterOptions{siteOptions: siteOptions{inPlace: true, vaults: []string{"vault1"},
 		primary: fmt.Sprintf("spool: {dir: %s, cap: 256MiB}", filepath.Join(disk, "spool"))}})
 	want := c.acked("bravo", "bravo")
