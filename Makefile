@@ -5,7 +5,7 @@ export CGO_ENABLED = 0
 LINT := .build/golangci-lint
 TESTFLAGS ?=
 
-.PHONY: help deps build demo test race e2e lint bench bench-takeover cluster simulate crash fuzz golden-check clean
+.PHONY: help deps build demo test race e2e lint bench bench-takeover cluster campaign-posix simulate crash fuzz golden-check clean
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | column -t -s '	'
 
@@ -64,6 +64,11 @@ cluster: ## the tests of several nodes whose bounds are times: takeover, promoti
 	@tools/as-root.sh
 	@tools/deps.sh check test || tools/deps.sh install test
 	$(GO) test -tags cluster -count=1 -timeout 60m -parallel 1 -run 'TestTakeover|TestLostDisk|TestSpoolerKilledAlone|TestSlowLinkNeverFlaps|TestReplicasWalkThrough|TestPromote|TestFailBack|TestPeerBesideMount|TestWentBack|TestWarmPromotion|TestSchedules|TestNearestCopy' -v ./e2e $(TESTFLAGS)
+
+campaign-posix: ## the mount beside the bare file system: OPERATIONS (10^7) operations, each compared
+	@tools/as-root.sh
+	@tools/deps.sh check test || tools/deps.sh install test
+	$(GO) test -count=1 -timeout 6h -run TestDifferential -v ./fusefs -operations $${OPERATIONS:-10000000} $(TESTFLAGS)
 
 simulate: ## 2,000 random schedules of the sender over a simulated network
 	$(GO) test -count=1 -timeout 60m -run TestSimulation -v ./spooler/sender -schedules 2000 $(TESTFLAGS)

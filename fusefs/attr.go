@@ -113,6 +113,7 @@ func (f *filesystem) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.At
 	if err != nil {
 		return status(err)
 	}
+	f.stripWritten(n)
 	return status(f.answerAttr(n, out, nil))
 }
 

@@ -24,7 +24,7 @@ func (n *node) hasDefaultACL() bool {
 	case aclSet:
 		return true
 	}
-	size, err := unix.Getxattr(procPath(n.fd), "system.posix_acl_default", nil)
+	size, err := unix.Getxattr(procPath(n.fd), defaultACLXattr, nil)
 	if err == nil && size > 0 {
 		n.defaultACL.Store(aclSet)
 		return true
@@ -80,12 +80,9 @@ func (f *filesystem) created(c creation) error {
 	if c.opened != nil {
 		c.opened(n, &st)
 	}
-	r := f.entryRecord(journal.OpCreate, n.ident, &st.Statx_t, c.parent, c.name)
+	r := f.creationRecord(n.ident, &st.Statx_t, c.parent, c.name)
 	if r != nil {
 		r.Target = c.target
-		if c.parent.hasDefaultACL() {
-			r.Flags |= journal.FlagInherited
-		}
 	}
 	rs := []*journal.Record{r}
 	for _, op := range c.more {
@@ -94,6 +91,15 @@ func (f *filesystem) created(c creation) error {
 	f.record(rs...)
 	f.give(n, &st, c.parent, c.out)
 	return nil
+}
+
+// creationRecord reports a new entry, which may have inherited an ACL.
+func (f *filesystem) creationRecord(ident journal.Ident, st *unix.Statx_t, parent *node, name string) *journal.Record {
+	r := f.entryRecord(journal.OpCreate, ident, st, parent, name)
+	if r != nil && parent.hasDefaultACL() {
+		r.Flags |= journal.FlagInherited
+	}
+	return r
 }
 
 // Mknod makes files, FIFOs, sockets and device nodes. The kernel encodes device numbers as mknod(2) takes them.
@@ -136,7 +142,7 @@ func (f *filesystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, o
 		return status(err)
 	}
 	fd := -1
-	how := openHow{flags: in.Flags, fresh: true}
+	how := openHow{flags: in.Flags, who: in.Caller, fresh: true}
 	err = f.create(creation{
 		parent: parent, name: name, owner: in.Owner, out: &out.EntryOut,
 		make: func() (err error) {
@@ -166,7 +172,7 @@ func (f *filesystem) openExisting(parent *node, name string, in *fuse.CreateIn, 
 	}
 	n, err := f.nodes.get(out.NodeId)
 	if err == nil {
-		err = f.open(n, openHow{flags: in.Flags, kill: in.OpenFlags&fuse.OPEN_KILL_SUIDGID != 0, gid: in.Gid}, &out.OpenOut)
+		err = f.open(n, openHow{flags: in.Flags, kill: in.OpenFlags&fuse.OPEN_KILL_SUIDGID != 0, who: in.Caller}, &out.OpenOut)
 	}
 	if err != nil {
 		f.nodes.forget(out.NodeId, 1)
@@ -186,7 +192,7 @@ func (f *filesystem) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.Cre
 	if err != nil {
 		return status(err)
 	}
-	how := openHow{flags: in.Flags, fresh: true}
+	how := openHow{flags: in.Flags, who: in.Caller, fresh: true}
 	fd := -1
 	err = f.creds.asCaller(in.Owner, func() (err error) {
 		flags := how.below()&^unix.O_CREAT | unix.O_TMPFILE | int(in.Flags)&unix.O_EXCL

@@ -1,11 +1,13 @@
 package fusefs
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sync/errgroup"
@@ -14,8 +16,9 @@ import (
 
 // credentials are those the process started with; single threads deviate from them for the length of one call.
 type credentials struct {
-	uid  int
-	caps [2]unix.CapUserData
+	uid    int
+	groups []uint32
+	caps   [2]unix.CapUserData
 }
 
 func processCredentials() (*credentials, error) {
@@ -23,6 +26,13 @@ func processCredentials() (*credentials, error) {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	if err := unix.Capget(&hdr, &c.caps[0]); err != nil {
 		return nil, fmt.Errorf("read the capabilities of the process: %w", err)
+	}
+	groups, err := unix.Getgroups()
+	if err != nil {
+		return nil, fmt.Errorf("read the groups of the process: %w", err)
+	}
+	for _, g := range groups {
+		c.groups = append(c.groups, uint32(g))
 	}
 	return c, nil
 }
@@ -50,26 +60,35 @@ func (c *credentials) asCaller(owner fuse.Owner, call func() error) error {
 	})
 }
 
-// withoutFsetid runs call without CAP_FSETID and in group gid, so that the file system below itself takes suid and sgid from
-// what is written to, by its own rules, as it does for an unprivileged user. The user's further groups are not known: sgid
-// without group execution is taken where one of those would have kept it.
-func (c *credentials) withoutFsetid(gid uint32, call func() error) error {
+// withoutFsetid runs call without CAP_FSETID and in the groups of who, so that the file system below itself takes suid and sgid from what
+// is written to, by its own rules, as it does for an unprivileged user.
+func (c *credentials) withoutFsetid(who fuse.Caller, call func() error) error {
 	if c.uid != 0 {
 		return call()
 	}
+	groups := privilegesOf(who.Pid).groups
 	return c.onThread(func() error {
 		less := c.caps
 		less[0].Effective &^= 1 << unix.CAP_FSETID
-		if err := c.capset(less); err != nil {
-			return err
-		}
-		_, _ = unix.SetfsgidRetGid(int(gid))
 		defer func() {
 			_, _ = unix.SetfsgidRetGid(0)
-			_ = c.capset(c.caps)
+			_ = errors.Join(setgroups(c.groups), c.capset(c.caps))
 		}()
+		if err := errors.Join(setgroups(groups), c.capset(less)); err != nil {
+			return err
+		}
+		_, _ = unix.SetfsgidRetGid(int(who.Gid))
 		return call()
 	})
+}
+
+// setgroups changes the groups of the calling thread alone; the wrapper of package syscall changes all threads.
+func setgroups(groups []uint32) error {
+	_, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(groups)), uintptr(unsafe.Pointer(unsafe.SliceData(groups))), 0)
+	if errno != 0 {
+		return fmt.Errorf("change the groups of a thread: %w", errno)
+	}
+	return nil
 }
 
 func (c *credentials) capset(caps [2]unix.CapUserData) error {
@@ -93,20 +112,33 @@ func (c *credentials) onThread(call func() error) error {
 	return elsewhere.Wait()
 }
 
-// mayKeepSetID tells whether a process has CAP_FSETID; one that is gone or unknown has not.
-func mayKeepSetID(pid uint32) bool {
+// privileges are what counts of a process when suid and sgid are at stake.
+type privileges struct {
+	fsetid bool // CAP_FSETID
+	groups []uint32
+}
+
+// privilegesOf asks for those of a process or thread; one that is gone or unknown has none.
+func privilegesOf(pid uint32) (p privileges) {
 	if pid == 0 {
-		return false
+		return p
 	}
 	text, err := os.ReadFile("/proc/" + strconv.FormatUint(uint64(pid), 10) + "/status")
 	if err != nil {
-		return false
+		return p
 	}
 	for line := range strings.Lines(string(text)) {
+		if list, ok := strings.CutPrefix(line, "Groups:"); ok {
+			for _, g := range strings.Fields(list) {
+				if id, err := strconv.ParseUint(g, 10, 32); err == nil {
+					p.groups = append(p.groups, uint32(id))
+				}
+			}
+		}
 		if hex, ok := strings.CutPrefix(line, "CapEff:"); ok {
 			caps, err := strconv.ParseUint(strings.TrimSpace(hex), 16, 64)
-			return err == nil && caps&(1<<unix.CAP_FSETID) != 0
+			p.fsetid = err == nil && caps&(1<<unix.CAP_FSETID) != 0
 		}
 	}
-	return false
+	return p
 }

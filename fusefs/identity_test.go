@@ -6,7 +6,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"runtime"
+	"slices"
 	"testing"
 	"unsafe"
 
@@ -43,7 +45,7 @@ func checkFirstThread() error {
 		}
 		return nil
 	}
-	err = errors.Join(creds.asCaller(fuse.Owner{Uid: 1000, Gid: 1000}, elsewhere), creds.withoutFsetid(0, elsewhere))
+	err = errors.Join(creds.asCaller(fuse.Owner{Uid: 1000, Gid: 1000}, elsewhere), creds.withoutFsetid(fuse.Caller{}, elsewhere))
 	if err != nil || ran != 2 {
 		return fmt.Errorf("ran %d times: %w", ran, err)
 	}
@@ -81,7 +83,7 @@ func TestCredentialsAreRestored(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if err := creds.withoutFsetid(1001, func() error { return nil }); err != nil {
+		if err := creds.withoutFsetid(fuse.Caller{Owner: fuse.Owner{Gid: 1001}, Pid: uint32(os.Getpid())}, func() error { return nil }); err != nil {
 			return err
 		}
 		now, err := processCredentials()
@@ -90,7 +92,7 @@ func TestCredentialsAreRestored(t *testing.T) {
 		}
 		uid, _ := unix.SetfsuidRetUid(-1)
 		gid, _ := unix.SetfsgidRetGid(-1)
-		if *now != *creds || uid != 0 || gid != 0 {
+		if !reflect.DeepEqual(now, creds) || uid != 0 || gid != 0 {
 			return fmt.Errorf("left behind: %+v, fsuid %d, fsgid %d", now, uid, gid)
 		}
 		return nil
@@ -103,17 +105,17 @@ func TestCredentialsAreRestored(t *testing.T) {
 	}
 }
 
-// TestMayKeepSetID looks at a process that may and at one that may not.
-func TestMayKeepSetID(t *testing.T) {
-	if !mayKeepSetID(uint32(os.Getpid())) {
+// TestPrivilegesOf looks at a process that may keep suid and at one that may not.
+func TestPrivilegesOf(t *testing.T) {
+	if !privilegesOf(uint32(os.Getpid())).fsetid {
 		t.Error("root may not")
 	}
-	if mayKeepSetID(0) || mayKeepSetID(1<<31-1) {
+	if privilegesOf(0).fsetid || privilegesOf(1<<31-1).fsetid {
 		t.Error("nobody may")
 	}
-	asUser(t, 1000, 1000, nil, func() {
-		if mayKeepSetID(uint32(unix.Gettid())) {
-			t.Error("a user may")
+	asUser(t, 1000, 1000, []int{7, 8}, func() {
+		if p := privilegesOf(uint32(unix.Gettid())); p.fsetid || !slices.Equal(p.groups, []uint32{7, 8}) {
+			t.Errorf("a user has %+v", p)
 		}
 	})
 }

@@ -15,26 +15,24 @@ import (
 	"slipway/internal/source"
 )
 
-// entryKey is a name in a directory.
-type entryKey struct {
-	parent journal.Ident
-	name   string
-}
-
 // tree is what the records add up to.
 type tree struct {
 	root    journal.Ident
-	entries map[entryKey]journal.Ident
+	entries map[journal.Ident]map[string]journal.Ident
 	attrs   map[journal.Ident]journal.Attr
 	xattrs  map[journal.Ident]map[string]string
 	targets map[journal.Ident]string
 }
 
-func fold(records []journal.Record) *tree {
-	tr := &tree{
-		entries: map[entryKey]journal.Ident{}, attrs: map[journal.Ident]journal.Attr{},
+func newTree() *tree {
+	return &tree{
+		entries: map[journal.Ident]map[string]journal.Ident{}, attrs: map[journal.Ident]journal.Attr{},
 		xattrs: map[journal.Ident]map[string]string{}, targets: map[journal.Ident]string{},
 	}
+}
+
+func fold(records []journal.Record) *tree {
+	tr := newTree()
 	for i := range records {
 		tr.apply(&records[i])
 	}
@@ -46,27 +44,26 @@ func (tr *tree) apply(r *journal.Record) {
 	if !r.Parent.IsZero() {
 		tr.attrs[r.Parent] = r.ParentAttr
 	}
-	at := entryKey{r.Parent, r.Name}
 	switch r.Op {
 	case journal.OpStart:
 		tr.root = r.Node
 	case journal.OpCreate:
-		tr.entries[at] = r.Node
+		tr.enter(r.Parent, r.Name, r.Node)
 		tr.targets[r.Node] = r.Target
 		delete(tr.xattrs, r.Node)
 	case journal.OpLink:
-		tr.entries[at] = r.Node
+		tr.enter(r.Parent, r.Name, r.Node)
 	case journal.OpUnlink:
-		delete(tr.entries, at)
+		delete(tr.entries[r.Parent], r.Name)
 	case journal.OpRename:
-		delete(tr.entries, at)
+		delete(tr.entries[r.Parent], r.Name)
 		if r.Flags&journal.FlagExchange != 0 {
-			tr.entries[at] = r.Other
+			tr.enter(r.Parent, r.Name, r.Other)
 		}
 		if !r.Other.IsZero() {
 			tr.attrs[r.Other] = r.OtherAttr
 		}
-		tr.entries[entryKey{r.NewParent, r.NewName}] = r.Node
+		tr.enter(r.NewParent, r.NewName, r.Node)
 		tr.attrs[r.NewParent] = r.NewParentAttr
 	case journal.OpSetXattr:
 		if tr.xattrs[r.Node] == nil {
@@ -78,6 +75,13 @@ func (tr *tree) apply(r *journal.Record) {
 	}
 }
 
+func (tr *tree) enter(parent journal.Ident, name string, id journal.Ident) {
+	if tr.entries[parent] == nil {
+		tr.entries[parent] = map[string]journal.Ident{}
+	}
+	tr.entries[parent][name] = id
+}
+
 // seen is an object as the journal or the disk has it.
 type seen struct {
 	Ident  journal.Ident
@@ -87,18 +91,19 @@ type seen struct {
 }
 
 // list returns the tree by path.
-func (tr *tree) list() map[string]seen {
+func (tr *tree) list() map[string]seen { return tr.listFrom(tr.root) }
+
+// listFrom returns what lies below a directory.
+func (tr *tree) listFrom(top journal.Ident) map[string]seen {
 	out := map[string]seen{}
 	var walk func(dir journal.Ident, path string)
 	walk = func(dir journal.Ident, path string) {
 		out[path] = seen{dir, tr.attrs[dir], tr.xattrs[dir], tr.targets[dir]}
-		for k, id := range tr.entries {
-			if k.parent == dir {
-				walk(id, filepath.Join(path, k.name))
-			}
+		for name, id := range tr.entries[dir] {
+			walk(id, filepath.Join(path, name))
 		}
 	}
-	walk(tr.root, ".")
+	walk(top, ".")
 	return out
 }
 

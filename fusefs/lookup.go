@@ -80,6 +80,7 @@ func (f *filesystem) adopt(fd int, parent *node, name string) (*node, given, err
 		return n, given{st, attrTimeout(n, false)}, nil
 	}
 	_ = unix.Close(fd)
+	f.stripWritten(n)
 	unsettled := n.unsettled.Load()
 	st, err = statx(n.fd, "") // again, because the first was before unsettled was known
 	if err != nil {

@@ -124,12 +124,24 @@ func (f *filesystem) rename(from *node, name string, to *node, newName string, f
 		err = move()
 	}
 	if err != nil {
+		if flags&unix.RENAME_WHITEOUT != 0 {
+			f.touchedInVain(from)
+		}
 		return err
 	}
 	if err := f.renamed(moved, other, from, name, to, newName, flags); err != nil {
 		f.gap("look at what was just renamed: " + err.Error())
 	}
 	return nil
+}
+
+// touchedInVain tells of a directory whose times a failed operation may have moved: ext4 puts a whiteout in its place before it finds out
+// that the rename cannot be.
+func (f *filesystem) touchedInVain(dir *node) {
+	f.server.InodeNotify(dir.id, -1, 0)
+	if st, err := statx(dir.fd, ""); err == nil {
+		f.record(nodeRecord(journal.OpAttr, dir, &st))
+	}
 }
 
 // renamed journals a rename that happened.
@@ -169,7 +181,7 @@ func (f *filesystem) renamed(moved, other held, from *node, name string, to *nod
 		if err != nil {
 			return err
 		}
-		rs = append(rs, f.entryRecord(journal.OpCreate, ident, &st, from, name))
+		rs = append(rs, f.creationRecord(ident, &st, from, name))
 	}
 	f.record(rs...)
 	return nil

@@ -191,30 +191,35 @@ func TestPrivilegesGo(t *testing.T) {
 	}
 }
 
-// TestPrivilegesAddedLater: bits that root sets while a user has the file open for writing go with the user's next write,
-// however the file is read and written, and stay if the user writes no more.
+// TestPrivilegesAddedLater: bits that root sets while a file is open for writing go with the next write of a user who opened it, however
+// the file is read and written, stay if that user writes no more, and stay when root writes.
 func TestPrivilegesAddedLater(t *testing.T) {
 	for mode, change := range map[string]func(*childOptions){"passthrough": func(*childOptions) {}, "served": served} {
 		t.Run(mode, func(t *testing.T) {
 			f := mounted(t, change)
-			for _, writes := range []bool{true, false} {
-				likeNative(t, f, fmt.Sprintf("later-%v", writes), touch("file", 0o777, 1000, 1000), nil, func(dir string) error {
-					path := filepath.Join(dir, "file")
-					var fd int
-					var err error
-					asUser(t, 1000, 1000, nil, func() { fd, err = unix.Open(path, unix.O_RDWR, 0) })
-					if err != nil {
+			for whoName, who := range map[string]user{"root": {}, "user": *somebody} {
+				for _, writes := range []bool{true, false} {
+					likeNative(t, f, fmt.Sprintf("later-%s-%v", whoName, writes), touch("file", 0o777, 1000, 1000), nil, func(dir string) error {
+						path := filepath.Join(dir, "file")
+						var fd int
+						var err error
+						asUser(t, who.uid, who.gid, nil, func() {
+							if fd, err = unix.Open(path, unix.O_RDWR, 0); err != nil {
+								return
+							}
+							if who.uid == 0 {
+								err = unix.Chmod(path, 0o6777)
+							} else {
+								asUser(t, 0, 0, nil, func() { err = unix.Chmod(path, 0o6777) })
+							}
+							if err == nil && writes {
+								err = write(fd)
+							}
+						})
+						closingFd(fd)
 						return err
-					}
-					defer closingFd(fd)
-					if err := unix.Chmod(path, 0o6777); err != nil {
-						return err
-					}
-					if writes {
-						asUser(t, 1000, 1000, nil, func() { err = write(fd) })
-					}
-					return err
-				})
+					})
+				}
 			}
 		})
 	}

@@ -17,6 +17,8 @@ type handle struct {
 	node  *node
 	fd    int
 	write bool // open for writing
+	uid   uint32
+	pid   uint32 // who opened it
 	// When the journal was last told of writes served here, nanoseconds of the monotonic clock; 0 never.
 	dataAt atomic.Int64
 	dir    *dirStream
@@ -54,6 +56,18 @@ func (t *handleTable) remove(id uint64) *handle {
 	return h
 }
 
+// anyOf tells whether what holds for a handle holds for one of n's.
+func (t *handleTable) anyOf(n *node, holds func(h *handle) bool) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	for _, h := range t.byID {
+		if h.node == n && holds(h) {
+			return true
+		}
+	}
+	return false
+}
+
 func (t *handleTable) drain() []*handle {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -68,9 +82,9 @@ func (t *handleTable) drain() []*handle {
 // openHow is how an application opens a file.
 type openHow struct {
 	flags uint32
-	kill  bool   // O_TRUNC by someone without CAP_FSETID
-	gid   uint32 // of who opens
-	fresh bool   // just created: the kernel does not know the inode yet
+	kill  bool // O_TRUNC by someone without CAP_FSETID
+	who   fuse.Caller
+	fresh bool // just created: the kernel does not know the inode yet
 }
 
 // write tells whether the content may change through the handle.
@@ -101,12 +115,13 @@ func (f *filesystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 	if err != nil {
 		return status(err)
 	}
-	return status(f.open(n, openHow{flags: in.Flags, kill: in.Mode&fuse.OPEN_KILL_SUIDGID != 0, gid: in.Gid}, out))
+	return status(f.open(n, openHow{flags: in.Flags, kill: in.Mode&fuse.OPEN_KILL_SUIDGID != 0, who: in.Caller}, out))
 }
 
 func (f *filesystem) open(n *node, how openHow, out *fuse.OpenOut) error {
+	f.stripWritten(n)
 	fd := -1
-	err := f.killing(how.kill, how.gid, func() (err error) {
+	err := f.killing(n, how.kill, how.who, func() (err error) {
 		fd, err = f.openat(unix.AT_FDCWD, procPath(n.fd), how.below(), 0)
 		if errors.Is(err, unix.EPERM) && how.flags&unix.O_APPEND != 0 {
 			// The file may only be appended to (chattr +a).
@@ -123,6 +138,12 @@ func (f *filesystem) open(n *node, how openHow, out *fuse.OpenOut) error {
 		return err
 	}
 	f.openHandle(n, fd, how, &st, out)
+	if how.flags&unix.O_TRUNC != 0 {
+		f.keepWatching(n, &st)
+	}
+	if how.write() {
+		f.watchBits(n, &st) // the file may be in passthrough from before it had them
+	}
 	var rs []*journal.Record
 	for _, op := range how.records(true) {
 		rs = append(rs, nodeRecord(op, n, &st))
@@ -133,7 +154,7 @@ func (f *filesystem) open(n *node, how openHow, out *fuse.OpenOut) error {
 
 // openHandle makes a handle of an open descriptor, which it takes over.
 func (f *filesystem) openHandle(n *node, fd int, how openHow, st *unix.Statx_t, out *fuse.OpenOut) {
-	h := &handle{node: n, fd: fd, write: how.write()}
+	h := &handle{node: n, fd: fd, write: how.write(), uid: how.who.Uid, pid: how.who.Pid}
 	n.mu.Lock()
 	if n.opens == 0 {
 		f.decideMode(n, fd, how, st)
@@ -152,6 +173,9 @@ func (f *filesystem) openHandle(n *node, fd int, how openHow, st *unix.Statx_t, 
 	unsettle := false
 	if h.write {
 		n.writers++
+		if h.uid != 0 {
+			n.strangers++
+		}
 		unsettle = n.io == ioPassthrough && !n.unsettled.Swap(true)
 	}
 	served := n.io == ioServed
@@ -180,6 +204,7 @@ func clearDirect(fd int) {
 // that leads through here: the file stays unsettled until a lease says that nobody has it.
 func (f *filesystem) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	if h := f.handles.remove(in.Fh); h != nil {
+		f.stripWritten(h.node)
 		f.recordRelease(h)
 		f.closeHandle(h)
 	}
@@ -205,8 +230,14 @@ func (f *filesystem) closeHandle(h *handle) {
 	n.opens--
 	if h.write {
 		n.writers--
+		if h.uid != 0 {
+			n.strangers--
+		}
 	}
 	probe := h.write && n.writers == 0 && n.unsettled.Load()
+	if n.writers == 0 {
+		n.late = lateBits{}
+	}
 	if n.opens == 0 {
 		f.endMode(n)
 	}

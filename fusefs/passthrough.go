@@ -9,7 +9,7 @@ import (
 // belongs to one inode only, so a slow registration holds up nobody else.
 func (f *filesystem) decideMode(n *node, fd int, how openHow, st *unix.Statx_t) {
 	n.io, n.backing = ioServed, 0
-	if !f.passthrough || n.kind != unix.S_IFREG || privileged(fd, st) {
+	if !f.passthrough || n.kind != unix.S_IFREG || hasSetID(st) {
 		return
 	}
 	if how.write() && how.flags&unix.O_NONBLOCK != 0 {
@@ -33,17 +33,11 @@ func (f *filesystem) endMode(n *node) {
 	n.io, n.backing = ioNone, 0
 }
 
-// registerBacking tells the kernel of a file it may read and write by itself. It will do so with the credentials of this
-// moment, and those must not hold suid and sgid on (killpriv.go).
+// registerBacking tells the kernel of a file it may read and write by itself, which it will do with the credentials of this process.
 func (f *filesystem) registerBacking(fd int) (int32, error) {
-	var id int32
-	err := f.creds.withoutFsetid(0, func() error {
-		var errno unix.Errno
-		id, errno = f.server.RegisterBackingFd(&fuse.BackingMap{Fd: int32(fd)})
-		if errno != 0 {
-			return errno
-		}
-		return nil
-	})
-	return id, err
+	id, errno := f.server.RegisterBackingFd(&fuse.BackingMap{Fd: int32(fd)})
+	if errno != 0 {
+		return 0, errno
+	}
+	return id, nil
 }

@@ -39,7 +39,7 @@ func (f *filesystem) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (ui
 		return 0, status(err)
 	}
 	written := 0
-	err = f.killing(in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0, in.Gid, func() error {
+	err = f.killing(h.node, in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0, in.Caller, func() error {
 		for written < len(data) {
 			n, err := unix.Pwrite(h.fd, data[written:], int64(in.Offset)+int64(written))
 			if n > 0 {
@@ -76,6 +76,7 @@ func (f *filesystem) changed(h *handle) {
 		f.gap("read the attributes of a written file: " + err.Error())
 		return
 	}
+	f.keepWatching(h.node, &st)
 	f.record(nodeRecord(journal.OpData, h.node, &st))
 }
 
@@ -99,7 +100,7 @@ func (f *filesystem) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Sta
 	if err != nil {
 		return status(err)
 	}
-	err = f.killing(killsFor(h.fd, in.Pid), in.Gid, func() error {
+	err = f.killing(h.node, killsFor(h.node, in.Pid), in.Caller, func() error {
 		return again(func() error { return unix.Fallocate(h.fd, in.Mode, int64(in.Offset), int64(in.Length)) })
 	})
 	if err == nil {
@@ -120,7 +121,7 @@ func (f *filesystem) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) 
 	}
 	copied := 0
 	offIn, offOut := int64(in.OffIn), int64(in.OffOut)
-	err = f.killing(killsFor(to.fd, in.Pid), in.Gid, func() error {
+	err = f.killing(to.node, killsFor(to.node, in.Pid), in.Caller, func() error {
 		return again(func() (err error) {
 			copied, err = unix.CopyFileRange(from.fd, &offIn, to.fd, &offOut, int(min(in.Len, 1<<30)), int(in.Flags))
 			return err

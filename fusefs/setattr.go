@@ -18,25 +18,46 @@ func (f *filesystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.At
 	if err != nil {
 		return status(err)
 	}
+	f.stripWritten(n)
+	// The file system below takes file capabilities from what is given to somebody.
+	capable := n.kind == unix.S_IFREG && in.Valid&(fuse.FATTR_UID|fuse.FATTR_GID) != 0 && n.hasXattr(capabilityXattr)
 	for _, change := range []func(*node, *fuse.SetAttrIn) error{f.chown, f.chmod, f.truncate, f.utimens} {
 		if err := change(n, in); err != nil {
 			return status(err)
 		}
 	}
 	return status(f.answerAttr(n, out, func(st *unix.Statx_t) {
-		var rs []*journal.Record
-		if in.Valid&fuse.FATTR_SIZE != 0 {
-			rs = append(rs, nodeRecord(journal.OpTruncate, n, st))
+		f.record(f.attrRecords(n, in.Valid, capable, st)...)
+		if in.Valid&(fuse.FATTR_MTIME|fuse.FATTR_SIZE) != 0 {
+			f.keepWatching(n, st)
 		}
-		const attrs = fuse.FATTR_MODE | fuse.FATTR_UID | fuse.FATTR_GID | fuse.FATTR_ATIME | fuse.FATTR_MTIME
-		if in.Valid&attrs != 0 {
-			rs = append(rs, nodeRecord(journal.OpAttr, n, st))
+		if in.Valid&fuse.FATTR_MODE != 0 {
+			f.watchBits(n, st)
 		}
-		f.record(rs...)
 	}))
 }
 
-// chown lets the file system below take suid, sgid and file capabilities away, which it does for everybody.
+// attrRecords reports a change of attributes that left n as st, with the extended attributes that it may have changed.
+func (f *filesystem) attrRecords(n *node, valid uint32, capable bool, st *unix.Statx_t) []*journal.Record {
+	var rs []*journal.Record
+	if valid&fuse.FATTR_SIZE != 0 {
+		rs = append(rs, nodeRecord(journal.OpTruncate, n, st))
+	}
+	const attrs = fuse.FATTR_MODE | fuse.FATTR_UID | fuse.FATTR_GID | fuse.FATTR_ATIME | fuse.FATTR_MTIME
+	if valid&attrs != 0 {
+		rs = append(rs, nodeRecord(journal.OpAttr, n, st))
+	}
+	if valid&fuse.FATTR_MODE != 0 && n.hasXattr(accessACLXattr) {
+		rs = append(rs, xattrRecord(n, accessACLXattr, st)) // its mask is the group's part of the mode
+	}
+	if capable {
+		rs = append(rs, xattrRecord(n, capabilityXattr, st))
+	}
+	return rs
+}
+
+// chown lets the file system below take suid and file capabilities away, which it does for everybody, and sgid, which also stays where
+// the group may not execute and the caller may keep it.
 func (f *filesystem) chown(n *node, in *fuse.SetAttrIn) error {
 	uid, gid := -1, -1
 	if u, ok := in.GetUID(); ok {
@@ -48,7 +69,9 @@ func (f *filesystem) chown(n *node, in *fuse.SetAttrIn) error {
 	if uid < 0 && gid < 0 {
 		return nil
 	}
-	return unix.Fchownat(n.fd, "", uid, gid, unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW)
+	return f.killing(n, in.Caller.Uid != 0, in.Caller, func() error {
+		return unix.Fchownat(n.fd, "", uid, gid, unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW)
+	})
 }
 
 func (f *filesystem) chmod(n *node, in *fuse.SetAttrIn) error {
@@ -75,7 +98,7 @@ func (f *filesystem) truncate(n *node, in *fuse.SetAttrIn) error {
 			cut = func() error { return unix.Ftruncate(h.fd, int64(size)) }
 		}
 	}
-	return f.killing(in.Valid&fuse.FATTR_KILL_SUIDGID != 0, in.InHeader.Gid, func() error { return again(cut) })
+	return f.killing(n, in.Valid&fuse.FATTR_KILL_SUIDGID != 0, in.Caller, func() error { return again(cut) })
 }
 
 func (f *filesystem) utimens(n *node, in *fuse.SetAttrIn) error {

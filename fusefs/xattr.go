@@ -20,6 +20,10 @@ const (
 	stageTimeout = 50 * time.Millisecond
 
 	defaultACLXattr = "system.posix_acl_default"
+	accessACLXattr  = "system.posix_acl_access"
+	capabilityXattr = "security.capability"
+
+	maxXattr = 64 << 10 // the kernel's limit for a value
 )
 
 // GetXAttr reads one extended attribute; ACLs are extended attributes.
@@ -105,13 +109,13 @@ func (f *filesystem) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name strin
 		return fuse.EPERM
 	}
 	value = value[:min(int(in.Size), len(value))]
-	err = f.killing(in.SetXAttrFlags&fuse.SETXATTR_ACL_KILL_SGID != 0, in.Gid, func() error {
+	err = f.killing(n, in.SetXAttrFlags&fuse.SETXATTR_ACL_KILL_SGID != 0, in.Caller, func() error {
 		return unix.Setxattr(procPath(n.fd), name, value, int(in.Flags))
 	})
 	if err != nil {
 		return status(err)
 	}
-	f.xattrChanged(n, &journal.Record{Op: journal.OpSetXattr, XattrName: name, XattrValue: bytes.Clone(value)})
+	f.xattrChanged(n, name)
 	return fuse.OK
 }
 
@@ -127,18 +131,49 @@ func (f *filesystem) RemoveXAttr(_ <-chan struct{}, in *fuse.InHeader, name stri
 	if err := unix.Removexattr(procPath(n.fd), name); err != nil {
 		return status(err)
 	}
-	f.xattrChanged(n, &journal.Record{Op: journal.OpRemoveXattr, XattrName: name})
+	f.xattrChanged(n, name)
 	return fuse.OK
 }
 
-// xattrChanged journals r for n and forgets what was known of its default ACL.
-func (f *filesystem) xattrChanged(n *node, r *journal.Record) {
-	if r.XattrName == defaultACLXattr {
+// xattrChanged journals how an extended attribute is now, and forgets what was known of a default ACL.
+func (f *filesystem) xattrChanged(n *node, name string) {
+	if name == defaultACLXattr {
 		n.defaultACL.Store(aclUnknown)
 	}
-	if n.foreign {
+	st, err := statx(n.fd, "")
+	if err != nil {
+		f.gap("read the attributes of a file whose extended attributes changed: " + err.Error())
 		return
 	}
-	r.Node, r.Attr = n.ident, f.attrAfter(n)
-	f.record(r)
+	f.record(xattrRecord(n, name, &st))
+}
+
+// xattrRecord reports an extended attribute as it is: what was set need not be what is kept. An ACL that says no more than the mode is the
+// mode, and a capability is rewritten.
+func xattrRecord(n *node, name string, st *unix.Statx_t) *journal.Record {
+	r := nodeRecord(journal.OpRemoveXattr, n, st)
+	if r == nil {
+		return nil
+	}
+	r.XattrName = name
+	if value, err := readXattr(n.fd, name); err == nil {
+		r.Op, r.XattrValue = journal.OpSetXattr, value
+	}
+	return r
+}
+
+// hasXattr tells whether an object has an extended attribute.
+func (n *node) hasXattr(name string) bool {
+	_, err := unix.Getxattr(procPath(n.fd), name, nil)
+	return err == nil
+}
+
+func readXattr(fd int, name string) ([]byte, error) {
+	buf := make([]byte, 256)
+	size, err := unix.Getxattr(procPath(fd), name, buf)
+	if err == unix.ERANGE {
+		buf = make([]byte, maxXattr)
+		size, err = unix.Getxattr(procPath(fd), name, buf)
+	}
+	return buf[:max(size, 0)], err
 }

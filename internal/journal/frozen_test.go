@@ -2,12 +2,13 @@ package journal
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"slipway/internal/loopdisk"
 )
 
 // The ioctls of linux/fs.h that stop a file system: a write to it hangs until it goes on.
@@ -19,19 +20,7 @@ const (
 // hangingDisk is an ext4 of its own that can be stopped.
 func hangingDisk(t *testing.T) (dir string, freeze, thaw func()) {
 	t.Helper()
-	image := filepath.Join(t.TempDir(), "ext4.img")
-	if err := os.WriteFile(image, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(image, 16<<20); err != nil {
-		t.Fatal(err)
-	}
-	dir = t.TempDir()
-	for _, args := range [][]string{{"mkfs.ext4", "-q", image}, {"mount", "-o", "loop", image, dir}} {
-		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-			t.Fatalf("%q: %v: %s", args, err, out)
-		}
-	}
+	dir = loopdisk.New(t, "ext4", 16<<20, "")
 	f, err := os.Open(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -48,9 +37,6 @@ func hangingDisk(t *testing.T) (dir string, freeze, thaw func()) {
 			set(fiThaw)
 		}
 		_ = f.Close()
-		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
-			t.Errorf("umount: %v: %s", err, out)
-		}
 	})
 	return dir, func() { set(fiFreeze) }, func() { set(fiThaw) }
 }

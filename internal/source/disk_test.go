@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"slipway/internal/loopdisk"
 )
 
 func command(t *testing.T, args ...string) {
@@ -22,33 +24,11 @@ func command(t *testing.T, args ...string) {
 	}
 }
 
-// disk mounts a new file system of that kind.
-func disk(t *testing.T, kind string) string {
-	t.Helper()
-	dir := t.TempDir()
-	if kind == "tmpfs" {
-		command(t, "mount", "-t", "tmpfs", "-o", "size=64m", "slipway-test", dir)
-	} else {
-		image := filepath.Join(t.TempDir(), kind)
-		f, err := os.Create(image)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := errors.Join(f.Truncate(512<<20), f.Close()); err != nil {
-			t.Fatal(err)
-		}
-		command(t, "mkfs."+kind, "-q", image)
-		command(t, "mount", "-o", "loop", image, dir)
-	}
-	t.Cleanup(func() { command(t, "umount", dir) })
-	return dir
-}
-
 // TestDisks: what the other tests find on the disk they happen to run on holds on each of these.
 func TestDisks(t *testing.T) {
 	for _, kind := range []string{"ext4", "xfs", "btrfs", "tmpfs"} {
 		t.Run(kind, func(t *testing.T) {
-			dir := disk(t, kind)
+			dir := loopdisk.New(t, kind, 512<<20, "")
 			checkIdentity(t, dir)
 			checkQuiet(t, dir)
 			checkHoles(t, dir)
@@ -213,6 +193,9 @@ func checkXattrs(t *testing.T, dir string) {
 		}
 	}
 	if err := unix.Lsetxattr(link, "trusted.link", []byte("1"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setxattr(path, "security.capability", nil, 0); err != nil { // malformed, and unreadable from then on
 		t.Fatal(err)
 	}
 	command(t, "setfacl", "-m", "u:12345:r", path)

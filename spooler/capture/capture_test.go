@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"slipway/internal/batch"
 	"slipway/internal/chunk"
 	"slipway/internal/journal"
+	"slipway/internal/loopdisk"
 	"slipway/internal/source"
 )
 
@@ -38,33 +38,8 @@ func newRig(t testing.TB, src string) *rig {
 	return r
 }
 
-// mounted makes a file system of its own for files: the host's temporary directory may lie on anything.
-func mounted(t testing.TB, kind string) string {
-	t.Helper()
-	dir := t.TempDir()
-	if kind == "tmpfs" {
-		run(t, "mount", "-t", "tmpfs", "-o", "size=64m", "slipway-test", dir)
-	} else {
-		img := filepath.Join(t.TempDir(), "disk.img")
-		if err := os.WriteFile(img, nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Truncate(img, 512<<20); err != nil {
-			t.Fatal(err)
-		}
-		run(t, "mkfs."+kind, "-q", img)
-		run(t, "mount", "-o", "loop", img, dir)
-	}
-	t.Cleanup(func() { run(t, "umount", dir) })
-	return dir
-}
-
-func run(t testing.TB, name string, args ...string) {
-	t.Helper()
-	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
-		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
-	}
-}
+// mounted makes a file system of its own for files.
+func mounted(t testing.TB, kind string) string { return loopdisk.New(t, kind, 512<<20, "") }
 
 func (r *rig) path(name string) string { return filepath.Join(r.src, name) }
 
