@@ -4,8 +4,9 @@ GO ?= go
 export CGO_ENABLED = 0
 LINT := .build/golangci-lint
 TESTFLAGS ?=
+PREFIX ?= /usr/local
 
-.PHONY: help deps build demo test race e2e lint bench bench-takeover cluster campaign-posix simulate crash fuzz golden-check clean
+.PHONY: help deps build install demo test race e2e lint bench bench-takeover cluster campaign-posix simulate crash fuzz golden-check clean
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | column -t -s '	'
 
@@ -15,6 +16,12 @@ deps: ## install the Debian packages that build, tests and demo use; starts no s
 build: ## .build/slipway
 	@mkdir -p .build
 	$(GO) build -o .build/slipway ./cmd/slipway
+
+install: build ## slipway and the helpers of mount(8); PREFIX (/usr/local), DESTDIR
+	install -D -m 755 .build/slipway $(DESTDIR)$(PREFIX)/bin/slipway
+	install -d $(DESTDIR)/sbin
+	ln -sfn $(PREFIX)/bin/slipway $(DESTDIR)/sbin/mount.fuse.slipway
+	ln -sfn $(PREFIX)/bin/slipway $(DESTDIR)/sbin/mount.slipway
 
 demo: build ## the whole job on this machine, in a temporary place
 	@tools/deps.sh check demo || tools/deps.sh install demo

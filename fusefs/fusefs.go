@@ -36,6 +36,7 @@ type Options struct {
 	MountPoint  string          // may be the source directory itself
 	Journal     *journal.Writer // its Run belongs to the caller and must outlive Serve
 	Volume      string          // shown as the mount's source
+	Attrs       int             // MOUNT_ATTR_*, beside those of the source's own mount
 	AllowOther  bool            // users other than root may enter
 	Passthrough bool            // let the kernel read and write the files below by itself
 	Ready       func()          // called once the mount can be used; may be nil

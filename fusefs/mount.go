@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"slipway/internal/mountopt"
 )
 
 // fstype is what /proc/self/mountinfo says of our mounts.
@@ -49,7 +51,10 @@ func newMount(opt *Options) (*mount, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open /dev/fuse: %w", err)
 	}
-	m := &mount{point: opt.MountPoint, device: device, tree: -1, dead: dead, flags: sourceFlags(opt.Source)}
+	m := &mount{point: opt.MountPoint, device: device, tree: -1, dead: dead.there, flags: sourceFlags(opt.Source) | opt.Attrs}
+	if dead.there {
+		m.flags |= int(mountopt.Restrict(dead.options).Set) // as it was, and as somebody remounted it since
+	}
 	m.opts = []mountOption{
 		{"fd", strconv.Itoa(device)},
 		{"rootmode", strconv.FormatUint(unix.S_IFDIR, 8)},
@@ -117,6 +122,7 @@ func (m *mount) mountOld(volume string) error {
 	for attr, ms := range map[int]uintptr{
 		unix.MOUNT_ATTR_RDONLY: unix.MS_RDONLY, unix.MOUNT_ATTR_NOSUID: unix.MS_NOSUID,
 		unix.MOUNT_ATTR_NODEV: unix.MS_NODEV, unix.MOUNT_ATTR_NOEXEC: unix.MS_NOEXEC,
+		unix.MOUNT_ATTR_NOATIME: unix.MS_NOATIME, unix.MOUNT_ATTR_NODIRATIME: unix.MS_NODIRATIME,
 	} {
 		if m.flags&attr != 0 {
 			flags |= ms
@@ -202,7 +208,7 @@ func (m *mount) attached() bool {
 // sweep detaches dead mounts of ours that came to light when the mount over them went.
 func (m *mount) sweep() {
 	for range 16 {
-		if dead, err := inspect(m.point); err != nil || !dead {
+		if dead, err := inspect(m.point); err != nil || !dead.there {
 			return
 		}
 		if unix.Unmount(m.point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) != nil {
@@ -219,45 +225,52 @@ func (m *mount) close() {
 	}
 }
 
+// deadMount is a mount of ours that nobody answers for any more.
+type deadMount struct {
+	there   bool
+	options string // as mountinfo shows them
+}
+
 // inspect tells whether a dead mount of ours lies at point. Another dead mount, or a living one of ours, is an error. A dead
 // mount goes on answering stat(2) from the kernel's cache for as long as the attributes hold: it has to be made to ask.
-func inspect(point string) (dead bool, err error) {
+func inspect(point string) (dead deadMount, err error) {
 	var st unix.Statx_t
 	err = unix.Statx(unix.AT_FDCWD, point, unix.AT_STATX_FORCE_SYNC, unix.STATX_BASIC_STATS, &st)
 	if err != nil && !errors.Is(err, unix.ENOTCONN) {
-		return false, fmt.Errorf("stat the mount point: %w", err)
+		return dead, fmt.Errorf("stat the mount point: %w", err)
 	}
-	dead = err != nil
-	if !dead && st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		return false, fmt.Errorf("the mount point: %w", unix.ENOTDIR)
+	dead.there = err != nil
+	if !dead.there && st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return dead, fmt.Errorf("the mount point: %w", unix.ENOTDIR)
 	}
 	table, rerr := os.ReadFile("/proc/self/mountinfo")
 	if rerr != nil {
-		return false, rerr
+		return deadMount{}, rerr
 	}
-	top := topmost(string(table), point)
-	if dead && top != fstype {
-		return false, fmt.Errorf("a dead mount of type %q lies there: %w", top, unix.ENOTCONN)
+	top, options := topmost(string(table), point)
+	dead.options = options
+	if dead.there && top != fstype {
+		return dead, fmt.Errorf("a dead mount of type %q lies there: %w", top, unix.ENOTCONN)
 	}
-	if !dead && top == fstype {
-		return false, ErrMounted
+	if !dead.there && top == fstype {
+		return dead, ErrMounted
 	}
 	return dead, nil
 }
 
-// topmost returns the file system type of the last mount at point, "" if there is none.
-func topmost(mountinfo, point string) string {
+// topmost returns the file system type and the options of the last mount at point, "" if there is none.
+func topmost(mountinfo, point string) (kind, options string) {
 	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
-	found := ""
 	for line := range strings.Lines(mountinfo) {
 		before, after, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " - ")
 		fields := strings.Fields(before)
-		if !ok || len(fields) < 5 || unescape.Replace(fields[4]) != point {
+		if !ok || len(fields) < 6 || unescape.Replace(fields[4]) != point {
 			continue
 		}
-		found, _, _ = strings.Cut(after, " ")
+		kind, _, _ = strings.Cut(after, " ")
+		options = fields[5]
 	}
-	return found
+	return kind, options
 }
 
 // sourceFlags makes the mount as strict as the mount the source lies on; suid and device files work where they work there.

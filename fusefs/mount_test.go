@@ -280,7 +280,7 @@ func TestAbortedConnection(t *testing.T) {
 	if err := f.cmd.Wait(); err == nil || !strings.Contains(f.stderr.String(), "aborted") {
 		t.Errorf("child: %v, %s", err, f.stderr.String())
 	}
-	if dead, err := inspect(f.mnt); !dead || err != nil {
+	if dead, err := inspect(f.mnt); !dead.there || err != nil {
 		t.Errorf("the mount point is dead: %v, %v", dead, err)
 	}
 	must(t, unix.Unmount(f.mnt, unix.MNT_DETACH))
@@ -290,7 +290,7 @@ func TestAbortedConnection(t *testing.T) {
 func TestTopmost(t *testing.T) {
 	table := "22 27 0:21 / /a\\040b rw shared:1 - ext4 /dev/x rw\n23 27 0:22 / /a\\040b rw - fuse.slipway projects rw\n24 27 0:6 / /c rw - tmpfs none rw\nnonsense\n"
 	for point, want := range map[string]string{"/a b": "fuse.slipway", "/c": "tmpfs", "/a": ""} {
-		if got := topmost(table, point); got != want {
+		if got, _ := topmost(table, point); got != want {
 			t.Errorf("topmost(%q) = %q, want %q", point, got, want)
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"slipway/internal/durable"
 	"slipway/internal/hugebuf"
 	"slipway/internal/journal"
+	"slipway/internal/mountopt"
 	"slipway/internal/render"
 	"slipway/internal/service"
 	"slipway/internal/state"
@@ -27,19 +28,32 @@ import (
 )
 
 func mountCommand() *cobra.Command {
-	return &cobra.Command{
+	c := &cobra.Command{
 		Use:   "mount",
 		Short: "Mount the volume and back it up, in the foreground; SIGTERM unmounts cleanly",
 		Long: `mount is three processes: a supervisor, the mount, and the spooler that seals and pushes. The files stay plain files in the
 source directory. umount(8) on the mount point ends it as well. With peer_config: a fourth process is the replica peer that this
 node is for other nodes' volumes, as "slipway peer" would run it.`,
-		Example: "  slipway mount -c /etc/slipway/slipway.yml",
+		Example: "  slipway mount -c /etc/slipway/slipway.yml\n  slipway mount -o ro,noexec",
 		Args:    cobra.NoArgs,
 		RunE:    primary(mountVolume),
 	}
+	mountOptionFlag(c)
+	return c
+}
+
+// mountOptionFlag adds -o, as mount(8) has it.
+func mountOptionFlag(c *cobra.Command) {
+	c.Flags().StringP("options", "o", "", "mount `OPTIONS`: ro, nosuid, nodev, noexec, noatime, nodiratime")
 }
 
 func mountVolume(cmd *cobra.Command, c *config.Config, _ []string) error {
+	options := text(cmd, "options")
+	if o, err := mountopt.Parse(options); err != nil {
+		return usagef("%v", err)
+	} else if o.Remount {
+		return usagef("remount: mount -o remount,... %s does that", c.Primary.Mount)
+	}
 	if err := c.CheckKeys(); err != nil {
 		return err
 	}
@@ -58,7 +72,7 @@ func mountVolume(cmd *cobra.Command, c *config.Config, _ []string) error {
 	supervise := func(ctx context.Context) error {
 		return supervisor.Run(ctx, supervisor.Options{
 			StateDir: p.State, SourceDir: p.Source, MountPoint: p.Mount,
-			MountArgs:   []string{"slipway", "fusefs", "-c", path},
+			MountArgs:   []string{"slipway", "fusefs", "-c", path, "-o", options},
 			SpoolerArgs: []string{"slipway", "spooler", "-c", path},
 			PeerArgs:    peer,
 			Ready:       service.Ready,
@@ -101,24 +115,30 @@ func sourceDir(p *config.Primary) (*os.File, error) {
 }
 
 func fusefsCommand() *cobra.Command {
-	return &cobra.Command{
+	c := &cobra.Command{
 		Use: "fusefs", Short: "The mount process; started by mount", Hidden: true, Args: cobra.NoArgs,
 		RunE: primary(func(cmd *cobra.Command, c *config.Config, _ []string) error {
 			source, err := sourceDir(c.Primary)
 			if err != nil {
 				return err
 			}
+			o, err := mountopt.Parse(text(cmd, "options"))
+			if err != nil {
+				return usagef("%v", err)
+			}
 			w, err := journal.Create(state.Dir(c.Primary.State).Journal())
 			if err != nil {
 				return err
 			}
-			return errors.Join(serveMount(cmd.Context(), c.Primary, source, w), w.Close())
+			return errors.Join(serveMount(cmd.Context(), c.Primary, int(o.Set), source, w), w.Close())
 		}),
 	}
+	mountOptionFlag(c)
+	return c
 }
 
 // serveMount runs the mount and the journal's writer, which ends after it: the last operations are journaled too.
-func serveMount(ctx context.Context, p *config.Primary, source *os.File, w *journal.Writer) error {
+func serveMount(ctx context.Context, p *config.Primary, attrs int, source *os.File, w *journal.Writer) error {
 	writing, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var g errgroup.Group
@@ -126,8 +146,8 @@ func serveMount(ctx context.Context, p *config.Primary, source *os.File, w *jour
 	g.Go(func() error {
 		defer stop()
 		return fusefs.Serve(ctx, fusefs.Options{
-			Source: source, MountPoint: p.Mount, Journal: w, Volume: p.Volume, AllowOther: p.Allow, Passthrough: true,
-			Ready: ready, Stage: stageOf(p.State), Log: service.Logger(os.Stderr, "mount"),
+			Source: source, MountPoint: p.Mount, Journal: w, Volume: p.Volume, Attrs: attrs, AllowOther: p.Allow,
+			Passthrough: true, Ready: ready, Stage: stageOf(p.State), Log: service.Logger(os.Stderr, "mount"),
 		})
 	})
 	return ended(writing, g.Wait())

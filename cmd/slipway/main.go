@@ -17,7 +17,12 @@ import (
 	"slipway/internal/service"
 )
 
-func main() { os.Exit(run(os.Args[1:])) }
+func main() {
+	if source, dir, options, ok := calledByMount(os.Args); ok {
+		os.Exit(mountHelper(source, dir, options))
+	}
+	os.Exit(run(os.Args[1:]))
+}
 
 // run is the whole command and returns its exit code.
 func run(args []string) int {

@@ -26,7 +26,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"slipway": main, "fakedaemon": fakeDaemon})
+	testscript.Main(m, map[string]func(){"slipway": main, "mount.fuse.slipway": main, "mount.slipway": main, "fakedaemon": fakeDaemon})
 }
 
 func TestScripts(t *testing.T) {

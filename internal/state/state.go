@@ -51,6 +51,9 @@ func (d Dir) Spool() string { return filepath.Join(string(d), "spool") }
 // Lock is held by the supervisor.
 func (d Dir) Lock() string { return filepath.Join(string(d), "lock") }
 
+// MountLog is what a daemon says that mount(8) started; each start begins it anew.
+func (d Dir) MountLog() string { return filepath.Join(string(d), "mount.log") }
+
 // Peers holds the replica peers' public keys as recorded at first contact.
 func (d Dir) Peers() string { return filepath.Join(string(d), "peers") }
 
