@@ -333,6 +333,8 @@ func TestRefusedPassthrough(t *testing.T) {
 // recorder keeps what would be journaled.
 type recorder struct{ ops []journal.Op }
 
+func (r *recorder) AppendSoon(rec *journal.Record) { r.Append(rec) }
+
 func (r *recorder) Append(rs ...*journal.Record) {
 	for _, rec := range rs {
 		r.ops = append(r.ops, rec.Op)

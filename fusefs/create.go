@@ -81,6 +81,7 @@ func (f *filesystem) created(c creation) error {
 		c.opened(n, &st)
 	}
 	r := f.creationRecord(n.ident, &st.Statx_t, c.parent, c.name)
+	n.plain.Store(!n.foreign && !c.parent.hasDefaultACL())
 	if r != nil {
 		r.Target = c.target
 	}

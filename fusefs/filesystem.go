@@ -29,6 +29,7 @@ const (
 // appender is the writing end of the journal.
 type appender interface {
 	Append(rs ...*journal.Record)
+	AppendSoon(r *journal.Record)
 }
 
 // filesystem answers the kernel's requests. Each concern has its file; the requests come from many goroutines at once.

@@ -107,7 +107,9 @@ func TestCredentialsAreRestored(t *testing.T) {
 
 // TestPrivilegesOf looks at a process that may keep suid and at one that may not.
 func TestPrivilegesOf(t *testing.T) {
-	if !privilegesOf(uint32(os.Getpid())).fsetid {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if !privilegesOf(uint32(unix.Gettid())).fsetid {
 		t.Error("root may not")
 	}
 	if privilegesOf(0).fsetid || privilegesOf(1<<31-1).fsetid {

@@ -38,6 +38,8 @@ type node struct {
 
 	// A writer may change the times unseen: attributes must not be cached. Set under mu, read without.
 	unsettled atomic.Bool
+	// A new object that nobody has given an extended attribute.
+	plain atomic.Bool
 	// Whether the directory has a default ACL: aclUnknown, aclNone, aclSet.
 	defaultACL atomic.Int32
 

@@ -219,7 +219,7 @@ func (f *filesystem) recordRelease(h *handle) {
 		f.gap("read the attributes of a released file: " + err.Error())
 		return
 	}
-	f.record(nodeRecord(journal.OpRelease, h.node, &st))
+	f.recordSoon(nodeRecord(journal.OpRelease, h.node, &st))
 }
 
 // closeHandle gives back what openHandle took.

@@ -12,8 +12,9 @@ func (f *filesystem) decideMode(n *node, fd int, how openHow, st *unix.Statx_t) 
 	if !f.passthrough || n.kind != unix.S_IFREG || hasSetID(st) {
 		return
 	}
-	if how.write() && how.flags&unix.O_NONBLOCK != 0 {
-		// The kernel opens the file below with the same flags, and that fails while somebody probes it with a lease.
+	if how.write() && how.flags&unix.O_NONBLOCK != 0 && !how.fresh {
+		// The kernel opens the file below with the same flags, and that fails while somebody probes it with a lease. Nobody can probe yet
+		// what was just created, and tar creates files so.
 		return
 	}
 	id, err := f.registerBacking(fd)

@@ -24,6 +24,14 @@ func (f *filesystem) record(rs ...*journal.Record) {
 	}
 }
 
+// recordSoon appends what nobody waits for: it goes with the next record, or in a moment by itself.
+func (f *filesystem) recordSoon(r *journal.Record) {
+	if r != nil {
+		r.Time = time.Now().UnixNano()
+		f.journal.AppendSoon(r)
+	}
+}
+
 // gap tells the spooler that an operation may have happened that no record tells of.
 func (f *filesystem) gap(why string) {
 	f.record(&journal.Record{Op: journal.OpGap, Name: why})

@@ -35,6 +35,9 @@ func (f *filesystem) GetXAttr(_ <-chan struct{}, in *fuse.InHeader, name string,
 	if strings.HasPrefix(name, ownXattrs) {
 		return f.ownXattr(n, name, dest)
 	}
+	if n.plain.Load() {
+		return 0, fuse.ENODATA // the kernel asks for capabilities at the first write and at each chown
+	}
 	size, err := unix.Getxattr(procPath(n.fd), name, dest)
 	return uint32(max(size, 0)), status(err)
 }
@@ -109,6 +112,7 @@ func (f *filesystem) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name strin
 		return fuse.EPERM
 	}
 	value = value[:min(int(in.Size), len(value))]
+	n.plain.Store(false)
 	err = f.killing(n, in.SetXAttrFlags&fuse.SETXATTR_ACL_KILL_SGID != 0, in.Caller, func() error {
 		return unix.Setxattr(procPath(n.fd), name, value, int(in.Flags))
 	})
@@ -164,6 +168,9 @@ func xattrRecord(n *node, name string, st *unix.Statx_t) *journal.Record {
 
 // hasXattr tells whether an object has an extended attribute.
 func (n *node) hasXattr(name string) bool {
+	if n.plain.Load() {
+		return false
+	}
 	_, err := unix.Getxattr(procPath(n.fd), name, nil)
 	return err == nil
 }

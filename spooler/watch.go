@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/fsnotify/fsnotify"
 	"golang.org/x/sync/errgroup"
@@ -73,10 +74,48 @@ func (j *journalWatch) events(ctx context.Context, grown func()) error {
 			if !ok {
 				return fmt.Errorf("watch journal: %w", fsnotify.ErrClosed)
 			}
-			if e.Has(fsnotify.Create) && filepath.Dir(e.Name) == j.dir && isInstance(filepath.Base(e.Name)) {
+			switch {
+			case filepath.Dir(e.Name) != j.dir:
+				if err := j.burst(ctx, e.Name, grown); err != nil {
+					return err
+				}
+			case e.Has(fsnotify.Create) && isInstance(filepath.Base(e.Name)):
 				j.follow(e.Name)
 			}
 			grown()
 		}
 	}
+}
+
+const (
+	// lookEvery is how often a journal that grows is looked at.
+	lookEvery = 20 * time.Millisecond
+	// quietLooks is how many looks in vain end a burst.
+	quietLooks = 5
+)
+
+// burst follows a file of the journal by its size until it stops growing, and takes the watch away meanwhile: with it, every append would
+// wake this process, which takes processor time from those who write.
+func (j *journalWatch) burst(ctx context.Context, file string, grown func()) error {
+	instance := filepath.Dir(file)
+	_ = j.w.Remove(instance)
+	defer j.follow(instance) // what comes before that is looked at after it
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for last, quiet := int64(-1), 0; quiet < quietLooks; quiet++ {
+		info, err := os.Stat(file)
+		if err != nil {
+			return nil // trimmed
+		}
+		if info.Size() != last {
+			last, quiet = info.Size(), 0
+			grown()
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+	return nil
 }

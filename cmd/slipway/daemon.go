@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,6 +18,7 @@ import (
 	"slipway/internal/durable"
 	"slipway/internal/hugebuf"
 	"slipway/internal/journal"
+	"slipway/internal/memlimit"
 	"slipway/internal/mountopt"
 	"slipway/internal/render"
 	"slipway/internal/service"
@@ -175,8 +175,8 @@ func stageOf(stateDir string) func(context.Context, string) (string, error) {
 	}
 }
 
-// spoolerMemory is where the garbage collector begins to work harder, in bytes: most of what the spooler has in hand are
-// buffers of files on their way, and the machine belongs to others.
+// spoolerMemory is where the garbage collector begins to work harder, in bytes, as long as a big tree does not need more: most of what the
+// spooler has in hand are buffers of files on their way, and the machine belongs to others.
 const spoolerMemory = 160 << 20
 
 func spoolerCommand() *cobra.Command {
@@ -188,12 +188,18 @@ func spoolerCommand() *cobra.Command {
 				return err
 			}
 			hugebuf.Prepare(spoolerMemory)
-			debug.SetMemoryLimit(spoolerMemory)
 			s, err := spooler.New(spooler.Options{Config: c.Primary, Source: source, BatchInterval: c.Primary.BatchInterval, Log: service.Logger(os.Stderr, "spooler")})
 			if err != nil {
 				return err
 			}
-			return errors.Join(ended(cmd.Context(), s.Run(cmd.Context())), s.Close())
+			ctx, stop := context.WithCancel(cmd.Context())
+			var g errgroup.Group
+			g.Go(func() error { return memlimit.Keep(ctx, spoolerMemory) })
+			g.Go(func() error {
+				defer stop()
+				return ended(cmd.Context(), s.Run(cmd.Context()))
+			})
+			return errors.Join(g.Wait(), s.Close())
 		}),
 	}
 }

@@ -15,6 +15,8 @@ import (
 const (
 	// appendWait is how long an operation waits for its record: a hung disk costs an application a second, once.
 	appendWait = time.Second
+	// appendSoon is how long a record waits that no operation waits for.
+	appendSoon = 10 * time.Millisecond
 	// maxQueued bounds what waits for a hung disk.
 	maxQueued = 4 << 20
 	// spareSize is the largest buffer that is kept for the next write.
@@ -43,6 +45,7 @@ type Writer struct {
 	late  bool   // operations were answered before their records were written: an OpGap comes behind them
 	stuck bool   // an append waited in vain and no write has ended since
 	ended bool   // nothing is written any more
+	soon  bool   // a moment's wait of AppendSoon is running
 	gaps  int
 	why   error  // the last gap's reason
 	spare []byte // the buffer of the write before
@@ -103,6 +106,7 @@ func (w *Writer) Append(rs ...*Record) {
 		return
 	}
 	g := w.enqueue(rs)
+	w.nudge()
 	if g == nil {
 		return
 	}
@@ -144,15 +148,35 @@ func (w *Writer) enqueue(rs []*Record) *group {
 	}
 	g.buf, w.lost = buf, false
 	g.records += len(rs)
-	select {
-	case w.wake <- struct{}{}:
-	default:
-	}
 	if w.stuck {
 		w.lateLocked()
 		return nil
 	}
 	return g
+}
+
+// AppendSoon is Append for a record that no operation waits for: it is written with the next one, after appendSoon at the latest.
+func (w *Writer) AppendSoon(r *Record) {
+	w.enqueue([]*Record{r})
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.soon {
+		w.soon = true
+		time.AfterFunc(appendSoon, func() {
+			w.mu.Lock()
+			w.soon = false
+			w.mu.Unlock()
+			w.nudge()
+		})
+	}
+}
+
+// nudge wakes Run.
+func (w *Writer) nudge() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
 }
 
 // giveUp notes that an operation is answered although g is not in the file. g stays queued: it may still get there. Until a
