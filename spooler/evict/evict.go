@@ -33,6 +33,10 @@ func (u *Usage) Bytes() int64 { return u.n.Load() }
 // pressure is the share of the cap, in hundredths, from which local copies go as soon as two other stores have them.
 const pressure = 80
 
+// kept is the share of the cap, in hundredths, up to which local copies stay although the backup hosts have them: restores are fast from
+// here, and a node that becomes a replica peer (slipway demote) need not fetch what it once had.
+const kept = 60
+
 // maxStep bounds how many shards one step removes: each is looked up at the hosts first.
 const maxStep = 256
 
@@ -137,11 +141,15 @@ func (e *Evictor) pressed() bool {
 // The catalog says evicted before the file goes. Dying in between leaves a file that the next start removes; the other order
 // would leave a shard that looks lost.
 func (e *Evictor) Once(ctx context.Context, heads Heads) (freed int64, err error) {
+	need := e.surplus()
+	if need <= 0 {
+		return 0, nil
+	}
 	upto := heads.Stored
 	if e.pressed() {
 		upto = max(upto, heads.Twice)
 	}
-	going, cerr := e.confirmed(ctx, e.candidates(upto), heads.Stored)
+	going, cerr := e.confirmed(ctx, e.candidates(upto, need), heads.Stored)
 	if len(going) == 0 {
 		return 0, cerr
 	}
@@ -161,13 +169,16 @@ func (e *Evictor) Once(ctx context.Context, heads Heads) (freed int64, err error
 	return freed, errors.Join(errs...)
 }
 
-// candidates returns the oldest local shards up to a batch.
-func (e *Evictor) candidates(upto batch.Seq) []localShard {
+// surplus returns how many bytes there are above what is kept in any case; without a cap, all.
+func (e *Evictor) surplus() int64 { return e.usage.Bytes() - e.cap/100*kept }
+
+// candidates returns the oldest local shards up to a batch, as many as it takes to free the bytes that are needed.
+func (e *Evictor) candidates(upto batch.Seq, need int64) []localShard {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	n := 0
-	for n < len(e.local) && n < maxStep && e.local[n].seq <= upto {
-		n++
+	for ; n < len(e.local) && n < maxStep && e.local[n].seq <= upto && need > 0; n++ {
+		need -= e.local[n].obj.Size
 	}
 	return slices.Clone(e.local[:n])
 }

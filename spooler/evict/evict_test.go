@@ -157,10 +157,10 @@ func TestEvictStored(t *testing.T) {
 func TestEvictPressure(t *testing.T) {
 	r := newRig(t, 5)
 	used := func() int64 { r.open(0); return r.usage.Bytes() }()
-	e := r.open(used * 2)
-	r.evict(e, Heads{Stored: 1, Twice: 4}, 1000)
+	r.evict(r.open(used*2), Heads{Stored: 5, Twice: 5}, 0) // there is room: everything stays
+	r.evict(r.open(used*100/70), Heads{Stored: 1, Twice: 4}, 1000)
 	r.gone(1)
-	e = r.open(used)
+	e := r.open(used - 1000)
 	if !e.pressed() {
 		t.Fatal("not pressed at four fifths of the cap")
 	}
@@ -250,6 +250,7 @@ func TestEvictStep(t *testing.T) {
 		o := r.object(16)
 		r.update(func(tx *catalog.Tx) error { return tx.PutShard(o.Digest, catalog.ShardInfo{Size: 16, Seq: 2}) })
 		e.Committed(2, []batch.Object{o})
+		r.usage.Add(16)
 	}
 	r.evict(e, Heads{Stored: 2}, 1000+(maxStep-1)*16)
 	r.evict(e, Heads{Stored: 2}, 11*16)
