@@ -6,7 +6,6 @@ import (
 	"log"
 	"log/slog"
 	"runtime/debug"
-	"strconv"
 	"sync"
 	"time"
 
@@ -41,7 +40,7 @@ type filesystem struct {
 	journal appender
 	creds   *credentials
 
-	server      *fuse.Server
+	device      *device
 	abandoned   bool // the kernel may still ask: close nothing
 	passthrough bool // the kernel offers it and the options want it; false until connect
 
@@ -89,7 +88,7 @@ func newFilesystem(opt *Options, j appender, fileLimit int) (*filesystem, error)
 }
 
 // connect begins to talk to the kernel over the FUSE device, which it takes over.
-func (f *filesystem) connect(device int) error {
+func (f *filesystem) connect(fd int) error {
 	opts := &fuse.MountOptions{
 		MaxWrite:             maxWrite,
 		MaxBackground:        64,
@@ -103,12 +102,11 @@ func (f *filesystem) connect(device int) error {
 	if !f.opt.Passthrough {
 		opts.DisabledCapabilities = fuse.CAP_PASSTHROUGH
 	}
-	server, err := fuse.NewServer(f, "/dev/fd/"+strconv.Itoa(device), opts)
-	if err != nil {
+	var err error
+	if f.device, err = newDevice(fd, f, opts); err != nil {
 		return fmt.Errorf("begin the FUSE session: %w", err)
 	}
-	f.server = server
-	offered := server.KernelSettings().Flags64()
+	offered := f.device.offered
 	f.passthrough = f.opt.Passthrough && offered&fuse.CAP_PASSTHROUGH != 0
 	if f.opt.Passthrough && !f.passthrough {
 		f.log.Warn("this kernel has no FUSE passthrough (Linux 6.9): reads and writes go through this process")
@@ -142,6 +140,9 @@ func (f *filesystem) releaseRemaining() {
 func (f *filesystem) close() {
 	if f.abandoned {
 		return
+	}
+	if f.device != nil {
+		f.device.close()
 	}
 	for _, h := range f.handles.drain() {
 		_ = unix.Close(h.fd)

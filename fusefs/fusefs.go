@@ -89,8 +89,7 @@ func (f *filesystem) run(ctx context.Context, m *mount, ready func()) error {
 	var loop, others errgroup.Group
 	loop.Go(func() error {
 		defer end()
-		f.server.Serve()
-		return nil
+		return f.device.serve()
 	})
 	others.Go(func() error { f.settle.run(served); return nil })
 	others.Go(func() error { f.prune.run(served); return nil })

@@ -138,7 +138,7 @@ func (f *filesystem) rename(from *node, name string, to *node, newName string, f
 // touchedInVain tells of a directory whose times a failed operation may have moved: ext4 puts a whiteout in its place before it finds out
 // that the rename cannot be.
 func (f *filesystem) touchedInVain(dir *node) {
-	f.server.InodeNotify(dir.id, -1, 0)
+	f.device.forgetAttributes(dir.id)
 	if st, err := statx(dir.fd, ""); err == nil {
 		f.record(nodeRecord(journal.OpAttr, dir, &st))
 	}

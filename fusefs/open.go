@@ -187,7 +187,7 @@ func (f *filesystem) openHandle(n *node, fd int, how openHow, st *unix.Statx_t, 
 	}
 	if unsettle && !how.fresh {
 		// Attributes the kernel has cached, or that are on their way to it, hold no longer than this.
-		f.server.InodeNotify(n.id, -1, 0)
+		f.device.forgetAttributes(n.id)
 	}
 	f.nodes.hold(n)
 	f.handles.add(h)

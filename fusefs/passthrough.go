@@ -1,7 +1,6 @@
 package fusefs
 
 import (
-	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 )
 
@@ -17,7 +16,7 @@ func (f *filesystem) decideMode(n *node, fd int, how openHow, st *unix.Statx_t) 
 		// what was just created, and tar creates files so.
 		return
 	}
-	id, err := f.registerBacking(fd)
+	id, err := f.device.registerBacking(fd)
 	if err != nil {
 		// Too deep a stack of file systems, no memory: it concerns this inode, until it is opened anew.
 		f.log.Debug("passthrough refused", "node", n.id, "err", err)
@@ -29,16 +28,7 @@ func (f *filesystem) decideMode(n *node, fd int, how openHow, st *unix.Statx_t) 
 // endMode forgets the decision at the last release. Called with n.mu held.
 func (f *filesystem) endMode(n *node) {
 	if n.io == ioPassthrough {
-		_ = f.server.UnregisterBackingFd(n.backing) // the connection may be gone, and the id with it
+		f.device.unregisterBacking(n.backing)
 	}
 	n.io, n.backing = ioNone, 0
-}
-
-// registerBacking tells the kernel of a file it may read and write by itself, which it will do with the credentials of this process.
-func (f *filesystem) registerBacking(fd int) (int32, error) {
-	id, errno := f.server.RegisterBackingFd(&fuse.BackingMap{Fd: int32(fd)})
-	if errno != 0 {
-		return 0, errno
-	}
-	return id, nil
 }

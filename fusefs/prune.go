@@ -5,7 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
@@ -87,7 +86,7 @@ func (p *pruner) step() {
 	for i, v := range victims {
 		ids[i] = v.id
 	}
-	if len(ids) == 0 || p.fs.server.PruneNotify(ids) != fuse.ENOSYS {
+	if len(ids) == 0 || p.fs.device.prune(ids) == nil {
 		return
 	}
 	// Before Linux 6.18 the kernel takes the directory's lock for it, which an operation may hold that waits for us.
@@ -95,7 +94,7 @@ func (p *pruner) step() {
 	g.SetLimit(4)
 	for _, v := range victims {
 		g.Go(func() error {
-			p.fs.server.EntryNotify(v.parent, v.name)
+			p.fs.device.forgetName(v.parent, v.name)
 			return nil
 		})
 	}

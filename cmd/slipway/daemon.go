@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -125,6 +126,10 @@ func fusefsCommand() *cobra.Command {
 			o, err := mountopt.Parse(text(cmd, "options"))
 			if err != nil {
 				return usagef("%v", err)
+			}
+			if os.Getenv("GOMAXPROCS") == "" {
+				// Most of its time goes into changing threads: the fewer there are the better, and those who ask need processors too.
+				runtime.GOMAXPROCS(max(1, runtime.NumCPU()/2))
 			}
 			w, err := journal.Create(state.Dir(c.Primary.State).Journal())
 			if err != nil {
