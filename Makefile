@@ -6,7 +6,7 @@ LINT := .build/golangci-lint
 TESTFLAGS ?=
 PREFIX ?= /usr/local
 
-.PHONY: help deps build install demo test race e2e lint bench bench-takeover cluster campaign-posix simulate crash fuzz golden-check clean
+.PHONY: help deps build install demo test race e2e lint bench bench-mount bench-takeover cluster campaign-posix simulate crash fuzz golden-check clean
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | column -t -s '	'
 
@@ -60,7 +60,12 @@ $(LINT): tools/golangci/go.mod
 bench: build ## the tables of README, beside restic and lsyncd from Debian
 	@tools/as-root.sh
 	@tools/deps.sh check bench || tools/deps.sh install bench
-	$(GO) test -tags bench -count=1 -timeout 60m -run 'TestBench' -v ./e2e -full $(TESTFLAGS)
+	$(GO) test -tags bench -count=1 -timeout 60m -run 'TestBench[^M]|TestBenchMany' -v ./e2e -full $(TESTFLAGS)
+
+bench-mount: ## the mount beside the bare directory, bindfs and gocryptfs from Debian
+	@tools/as-root.sh
+	@tools/deps.sh check mount || tools/deps.sh install mount
+	$(GO) test -tags bench -count=1 -timeout 60m -run 'TestBenchMount' -v ./e2e $(TESTFLAGS)
 
 bench-takeover: ## how long takeovers take, and what travels twice, on nodes in network namespaces
 	@tools/as-root.sh

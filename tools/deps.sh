@@ -1,5 +1,5 @@
 #!/bin/bash
-# deps.sh check|install [demo|test|bench]: the Debian packages that slipway's own scripts use. Installing starts no service.
+# deps.sh check|install [demo|test|mount|bench]: the Debian packages that slipway's own scripts use. Installing starts no service.
 set -euo pipefail
 verb=${1:?check or install}; set=${2:-test}
 
@@ -7,6 +7,7 @@ verb=${1:?check or install}; set=${2:-test}
 demo=(sshd:openssh-server ssh-keygen:openssh-client /usr/lib/openssh/sftp-server:openssh-sftp-server)
 test=("${demo[@]}" age:age zstd:zstd jq:jq setfacl:acl setfattr:attr setcap:libcap2-bin strace:strace
       mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs losetup:mount ps:procps ip:iproute2)
+mount=("${test[@]}" fio:fio bindfs:bindfs gocryptfs:gocryptfs fusermount3:fuse3 git:git)
 bench=("${test[@]}" restic:restic lsyncd:lsyncd rsync:rsync)
 declare -n want=$set
 
