@@ -43,6 +43,7 @@ func hasSetID(st *unix.Statx_t) bool { return st.Mode&(unix.S_ISUID|unix.S_ISGID
 type lateBits struct {
 	watched bool
 	mtime   unix.StatxTimestamp // when they were added
+	who     fuse.Caller         // might write
 }
 
 // releaseLag is how long the kernel may take to tell of a close(2).
@@ -55,28 +56,29 @@ func (f *filesystem) watchBits(n *node, st *unix.Statx_t) {
 	}
 	again := time.NewTicker(releaseLag / 20)
 	defer again.Stop()
-	for began := time.Now(); f.mayLose(n); <-again.C { // close(2) does not wait for its release to arrive here
+	for began := time.Now(); ; <-again.C { // close(2) does not wait for its release to arrive here
+		h := f.mayLose(n)
+		if h == nil {
+			return
+		}
 		if time.Since(began) > releaseLag {
 			n.mu.Lock()
-			n.late = lateBits{watched: true, mtime: st.Mtime}
+			n.late = lateBits{watched: true, mtime: st.Mtime, who: h.who}
 			n.mu.Unlock()
 			return
 		}
 	}
 }
 
-// mayLose tells whether somebody without CAP_FSETID has opened n for writing in passthrough.
-func (f *filesystem) mayLose(n *node) bool {
+// mayLose returns a handle with which somebody without CAP_FSETID may write to n in passthrough, nil if there is none.
+func (f *filesystem) mayLose(n *node) *handle {
 	n.mu.Lock()
-	passthrough, strangers, writers := n.io == ioPassthrough, n.strangers, n.writers
+	passthrough, writers := n.io == ioPassthrough, n.writers
 	n.mu.Unlock()
-	switch {
-	case !passthrough || writers == 0: // what is stored into a mapping takes nothing away
-		return false
-	case strangers > 0:
-		return true
+	if !passthrough || writers == 0 { // what is stored into a mapping takes nothing away
+		return nil
 	}
-	return f.handles.anyOf(n, func(h *handle) bool { return h.write && !privilegesOf(h.pid).fsetid })
+	return f.handles.anyOf(n, func(h *handle) bool { return h.write && (h.who.Uid != 0 || !privilegesOf(h.who.Pid).fsetid) })
 }
 
 // stripWritten takes suid and sgid away as the first write after they were added would have. It comes before the attributes of n are read
@@ -91,9 +93,11 @@ func (f *filesystem) stripWritten(n *node) {
 	if err != nil || st.Mtime == n.late.mtime {
 		return
 	}
+	who := n.late.who
 	n.late = lateBits{}
-	// An owner change to nobody in particular is what takes them by the kernel's own rule.
-	if err := unix.Fchownat(n.fd, "", int(st.Uid), int(st.Gid), unix.AT_EMPTY_PATH); err != nil {
+	// A change of the owner to the present one is what takes them by the kernel's own rule.
+	err = f.creds.withoutFsetid(who, func() error { return unix.Fchownat(n.fd, "", int(st.Uid), int(st.Gid), unix.AT_EMPTY_PATH) })
+	if err != nil {
 		f.log.Error("take suid and sgid from a file that was written to", "node", n.id, "err", err)
 	}
 	if st, err = statx(n.fd, ""); err == nil {

@@ -198,8 +198,9 @@ func TestPrivilegesAddedLater(t *testing.T) {
 		t.Run(mode, func(t *testing.T) {
 			f := mounted(t, change)
 			for whoName, who := range map[string]user{"root": {}, "user": *somebody} {
-				for _, writes := range []bool{true, false} {
-					likeNative(t, f, fmt.Sprintf("later-%s-%v", whoName, writes), touch("file", 0o777, 1000, 1000), nil, func(dir string) error {
+				for i := range 4 {
+					writes, bits := i%2 == 0, []uint32{0o6777, 0o2666}[i/2] // sgid without group execution has a rule of its own
+					likeNative(t, f, fmt.Sprintf("later-%s-%v-%o", whoName, writes, bits), touch("file", 0o777, 1000, 1002), nil, func(dir string) error {
 						path := filepath.Join(dir, "file")
 						var fd int
 						var err error
@@ -208,9 +209,9 @@ func TestPrivilegesAddedLater(t *testing.T) {
 								return
 							}
 							if who.uid == 0 {
-								err = unix.Chmod(path, 0o6777)
+								err = unix.Chmod(path, bits)
 							} else {
-								asUser(t, 0, 0, nil, func() { err = unix.Chmod(path, 0o6777) })
+								asUser(t, 0, 0, nil, func() { err = unix.Chmod(path, bits) })
 							}
 							if err == nil && writes {
 								err = write(fd)

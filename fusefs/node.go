@@ -50,13 +50,12 @@ type node struct {
 	name    string
 
 	// guarded by mu
-	mu        sync.Mutex
-	io        ioMode
-	opens     int
-	writers   int
-	strangers int   // writers other than root
-	backing   int32 // the kernel's id of the file below while io is ioPassthrough
-	late      lateBits
+	mu      sync.Mutex
+	io      ioMode
+	opens   int
+	writers int
+	backing int32 // the kernel's id of the file below while io is ioPassthrough
+	late    lateBits
 }
 
 // nodeTable holds every node, by the number the kernel knows it by and by what it is.

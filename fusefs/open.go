@@ -16,9 +16,8 @@ type handle struct {
 	id    uint64
 	node  *node
 	fd    int
-	write bool // open for writing
-	uid   uint32
-	pid   uint32 // who opened it
+	write bool        // open for writing
+	who   fuse.Caller // opened it
 	// When the journal was last told of writes served here, nanoseconds of the monotonic clock; 0 never.
 	dataAt atomic.Int64
 	dir    *dirStream
@@ -56,16 +55,16 @@ func (t *handleTable) remove(id uint64) *handle {
 	return h
 }
 
-// anyOf tells whether what holds for a handle holds for one of n's.
-func (t *handleTable) anyOf(n *node, holds func(h *handle) bool) bool {
+// anyOf returns a handle of n for which something holds, nil if there is none.
+func (t *handleTable) anyOf(n *node, holds func(h *handle) bool) *handle {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	for _, h := range t.byID {
 		if h.node == n && holds(h) {
-			return true
+			return h
 		}
 	}
-	return false
+	return nil
 }
 
 func (t *handleTable) drain() []*handle {
@@ -154,7 +153,7 @@ func (f *filesystem) open(n *node, how openHow, out *fuse.OpenOut) error {
 
 // openHandle makes a handle of an open descriptor, which it takes over.
 func (f *filesystem) openHandle(n *node, fd int, how openHow, st *unix.Statx_t, out *fuse.OpenOut) {
-	h := &handle{node: n, fd: fd, write: how.write(), uid: how.who.Uid, pid: how.who.Pid}
+	h := &handle{node: n, fd: fd, write: how.write(), who: how.who}
 	n.mu.Lock()
 	if n.opens == 0 {
 		f.decideMode(n, fd, how, st)
@@ -173,9 +172,6 @@ func (f *filesystem) openHandle(n *node, fd int, how openHow, st *unix.Statx_t, 
 	unsettle := false
 	if h.write {
 		n.writers++
-		if h.uid != 0 {
-			n.strangers++
-		}
 		unsettle = n.io == ioPassthrough && !n.unsettled.Swap(true)
 	}
 	served := n.io == ioServed
@@ -230,9 +226,6 @@ func (f *filesystem) closeHandle(h *handle) {
 	n.opens--
 	if h.write {
 		n.writers--
-		if h.uid != 0 {
-			n.strangers--
-		}
 	}
 	probe := h.write && n.writers == 0 && n.unsettled.Load()
 	if n.writers == 0 {
