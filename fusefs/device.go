@@ -100,8 +100,11 @@ func (d *device) read(b *buffers) (int, error) {
 // answer has one request answered.
 func (d *device) answer(b *buffers, size int) error {
 	n, code := d.protocol.HandleRequest([][]byte{b.in[:size]}, [][]byte{b.out})
-	if !code.Ok() {
-		return fmt.Errorf("take a request apart: %v", code)
+	if !code.Ok() { // it could not be taken apart: whoever asks must not wait for ever
+		n = outHeaderSize
+		binary.NativeEndian.PutUint32(b.out, uint32(n))
+		binary.NativeEndian.PutUint32(b.out[4:], uint32(-int32(code)))
+		copy(b.out[8:n], b.in[8:inHeaderSize]) // the request's number
 	}
 	if n == 0 {
 		return nil // none is wanted

@@ -20,7 +20,7 @@ import (
 // can be seen afterwards. What the journal says by itself is compared with the source (pending_test.go).
 
 var (
-	operations = flag.Int("operations", 20_000, "how many operations the differential test does")
+	operations = flag.Int("operations", 100_000, "how many operations the differential test does")
 	seedFlag   = flag.Uint64("seed", 0, "what the random ones begin with; 0: the clock")
 )
 
