@@ -153,8 +153,7 @@ func (f *filesystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, o
 		more: how.records(false),
 		opened: func(n *node, st *given) {
 			f.openHandle(n, fd, how, &st.Statx_t, &out.OpenOut)
-			fd = -1
-			st.timeout = attrTimeout(n, n.unsettled.Load())
+			fd = -1 // its attributes may be cached although it is open for writing: nothing can be stored into a file of no size, and what gives it one ends that
 		},
 	})
 	if errors.Is(err, unix.EEXIST) && in.Flags&unix.O_EXCL == 0 {
@@ -215,7 +214,6 @@ func (f *filesystem) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.Cre
 	}
 	f.openHandle(n, fd, how, &st.Statx_t, &out.OpenOut)
 	f.record(nodeRecord(journal.OpOpen, n, &st.Statx_t))
-	st.timeout = attrTimeout(n, n.unsettled.Load())
 	f.give(n, &st, parent, &out.EntryOut)
 	return fuse.OK
 }

@@ -24,7 +24,9 @@ type device struct {
 	protocol *fuse.ProtocolServer
 	offered  uint64 // capabilities of the kernel, fuse.CAP_*
 
+	host     *host
 	readers  errgroup.Group
+	bound    atomic.Pointer[affinity] // of the reader that answered last
 	watching atomic.Bool
 	wake     chan struct{} // there are requests to watch over
 
@@ -32,6 +34,7 @@ type device struct {
 	waiting int        // readers that wait for a request
 	all     int
 	took    time.Time // when the last request was taken
+	served  int64     // requests
 }
 
 const (
@@ -53,8 +56,8 @@ const (
 )
 
 // newDevice takes fd over and answers the kernel's greeting.
-func newDevice(fd int, fs fuse.RawFileSystem, opts *fuse.MountOptions) (*device, error) {
-	d := &device{fd: fd, protocol: fuse.NewProtocolServer(fs, opts), wake: make(chan struct{}, 1)}
+func newDevice(fd int, fs fuse.RawFileSystem, opts *fuse.MountOptions, h *host) (*device, error) {
+	d := &device{fd: fd, protocol: fuse.NewProtocolServer(fs, opts), host: h, wake: make(chan struct{}, 1)}
 	if err := d.greet(); err != nil {
 		d.close()
 		return nil, err
@@ -72,13 +75,18 @@ func (d *device) greet() error {
 		return fmt.Errorf("the kernel greets with opcode %d", op)
 	}
 	d.offered = (*fuse.InitIn)(unsafe.Pointer(&b.in[0])).Flags64()
-	return d.answer(b, n)
+	return d.answer(b, n, &affinity{host: d.host})
 }
 
 // buffers are what one reader needs.
 type buffers struct{ in, out []byte }
 
 func newBuffers() *buffers { return &buffers{make([]byte, bufferSize), make([]byte, bufferSize)} }
+
+// client returns the thread that asks, 0 if the kernel itself does.
+func (b *buffers) client() uint32 {
+	return binary.NativeEndian.Uint32(b.in[unsafe.Offsetof(fuse.InHeader{}.Caller)+unsafe.Offsetof(fuse.Caller{}.Pid):])
+}
 
 // read waits for a request. ENODEV says that the mount is gone.
 func (d *device) read(b *buffers) (int, error) {
@@ -98,7 +106,7 @@ func (d *device) read(b *buffers) (int, error) {
 }
 
 // answer has one request answered.
-func (d *device) answer(b *buffers, size int) error {
+func (d *device) answer(b *buffers, size int, near *affinity) error {
 	n, code := d.protocol.HandleRequest([][]byte{b.in[:size]}, [][]byte{b.out})
 	if !code.Ok() { // it could not be taken apart: whoever asks must not wait for ever
 		n = outHeaderSize
@@ -109,6 +117,7 @@ func (d *device) answer(b *buffers, size int) error {
 	if n == 0 {
 		return nil // none is wanted
 	}
+	near.answering()
 	if _, err := unix.Write(d.fd, b.out[:n]); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("answer a request: %w", err)
 	}
@@ -130,6 +139,8 @@ func (d *device) serve() error {
 // loop is one reader.
 func (d *device) loop() error {
 	defer d.ended()
+	near := &affinity{host: d.host}
+	defer near.end()
 	for b := newBuffers(); ; {
 		n, err := d.read(b)
 		if errors.Is(err, unix.ENODEV) {
@@ -139,7 +150,9 @@ func (d *device) loop() error {
 			return fmt.Errorf("read a request: %w", err)
 		}
 		d.taken()
-		if err := d.answer(b, n); err != nil {
+		d.bound.Store(near)
+		near.request(b.client())
+		if err := d.answer(b, n, near); err != nil {
 			return err
 		}
 		if !d.again() {
@@ -153,6 +166,7 @@ func (d *device) taken() {
 	d.mu.Lock()
 	d.waiting--
 	d.took = time.Now()
+	d.served++
 	d.mu.Unlock()
 	if !d.watching.Load() {
 		select {
@@ -160,6 +174,13 @@ func (d *device) taken() {
 		default:
 		}
 	}
+}
+
+// requests returns how many have been taken.
+func (d *device) requests() int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.served
 }
 
 // again tells a reader whether to go on: one that waits is enough.
@@ -211,6 +232,11 @@ func (d *device) relieve(now time.Time) (busy bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	since := now.Sub(d.took)
+	if since >= patience {
+		if near := d.bound.Load(); near != nil {
+			near.end()
+		}
+	}
 	if d.waiting == 0 && since >= patience && d.all < maxReaders {
 		d.waiting++
 		d.all++

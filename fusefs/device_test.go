@@ -1,7 +1,10 @@
 package fusefs
 
 import (
+	"fmt"
 	"os"
+	"regexp"
+	"strconv"
 	"sync/atomic"
 	"testing"
 
@@ -52,4 +55,35 @@ func TestManySlowAnswers(t *testing.T) {
 		})
 	}
 	must(t, g.Wait())
+}
+
+// TestRequestsOfTar: a file that is unpacked as tar does it costs nine requests, which is what the protocol allows: LOOKUP, the directory's
+// attributes, CREATE, an extended attribute each for the write and the change of owner, three SETATTR, RELEASE.
+func TestRequestsOfTar(t *testing.T) {
+	const files = 200
+	count := func(files int) (requests int) {
+		f := mounted(t)
+		for i := range files {
+			file, err := os.OpenFile(f.path(fmt.Sprint(i)), os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NONBLOCK, 0o600)
+			must(t, err)
+			fd := int(file.Fd())
+			_, err = unix.Write(fd, []byte("content"))
+			must(t, err)
+			must(t, unix.UtimesNanoAt(unix.AT_FDCWD, procPath(fd), []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: 1e9}}, 0))
+			must(t, unix.Fchown(fd, 0, 0))
+			must(t, unix.Fchmod(fd, 0o644))
+			must(t, file.Close())
+		}
+		f.stop()
+		said := regexp.MustCompile(`msg=unmounted .*requests=(\d+)`).FindStringSubmatch(f.stderr.String())
+		if said == nil {
+			t.Fatalf("the log says nothing of requests:\n%s", f.stderr.String())
+		}
+		requests, err := strconv.Atoi(said[1])
+		must(t, err)
+		return requests
+	}
+	if got := count(files) - count(0); got < 9*files || got > 9*files+files/10 {
+		t.Errorf("%d files cost %d requests, %.2f each", files, got, float64(got)/files)
+	}
 }

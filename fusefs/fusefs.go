@@ -106,6 +106,7 @@ func (f *filesystem) run(ctx context.Context, m *mount, ready func()) error {
 	if m.attached() {
 		return fmt.Errorf("serve %s: the connection was aborted: %w", m.point, unix.ECONNABORTED)
 	}
+	f.log.Info("unmounted", "volume", f.opt.Volume, "mount", m.point, "requests", f.device.requests())
 	m.sweep()
 	if !m.forced {
 		f.releaseRemaining()

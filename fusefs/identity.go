@@ -37,6 +37,11 @@ func processCredentials() (*credentials, error) {
 	return c, nil
 }
 
+// has tells whether the process has a capability, CAP_*.
+func (c *credentials) has(capability int) bool {
+	return c.caps[capability/32].Effective&(1<<(capability%32)) != 0
+}
+
 // asCaller runs call so that what it creates belongs to owner from the first moment: made as root and given away afterwards
 // it would for a moment belong to somebody else. The capabilities stay, because the kernel has checked the permissions above
 // (default_permissions), with groups that are not known here; so has it taken sgid from the mode where the caller may not
