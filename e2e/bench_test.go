@@ -111,18 +111,21 @@ func benchRestic(t *testing.T, tree string) time.Duration {
 }
 
 // peakMemory reads a process's highest resident size.
-func peakMemory(t *testing.T, pid int) int64 {
+func peakMemory(t *testing.T, pid int) int64 { return memoryOf(t, pid, "VmHWM:") }
+
+// memoryOf reads a size from proc_pid_status(5), in bytes.
+func memoryOf(t *testing.T, pid int, want string) int64 {
 	t.Helper()
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	must(t, err)
 	for line := range strings.SplitSeq(string(data), "\n") {
-		if v, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+		if v, ok := strings.CutPrefix(line, want); ok {
 			kib, err := strconv.ParseInt(strings.Fields(v)[0], 10, 64)
 			must(t, err)
 			return kib << 10
 		}
 	}
-	t.Fatal("no VmHWM")
+	t.Fatalf("no %s", want)
 	return 0
 }
 

@@ -95,7 +95,7 @@ func (f *filesystem) connect(fd int) error {
 		EnableAcl:            true,
 		EnableSymlinkCaching: true, // a symbolic link never changes
 		ExtraCapabilities: fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_DONT_MASK |
-			fuse.CAP_SETXATTR_EXT | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_ASYNC_DIO,
+			fuse.CAP_SETXATTR_EXT | fuse.CAP_IOCTL_DIR | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_ASYNC_DIO,
 		PanicHandler: f.panicked,
 		Logger:       log.New(logWriter{f.log}, "", 0),
 	}

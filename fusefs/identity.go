@@ -65,6 +65,33 @@ func (c *credentials) asCaller(owner fuse.Owner, call func() error) error {
 	})
 }
 
+// asProcess runs call as who would have: its user, groups and no capabilities beyond its own.
+func (c *credentials) asProcess(who fuse.Caller, call func() error) error {
+	if c.uid != 0 {
+		return call()
+	}
+	its := privilegesOf(who.Pid)
+	return c.onThread(func() error {
+		less := c.caps
+		less[0].Effective &= uint32(its.caps)
+		less[1].Effective &= uint32(its.caps >> 32)
+		defer func() {
+			_, _ = unix.SetfsuidRetUid(0)
+			_, _ = unix.SetfsgidRetGid(0)
+			_ = errors.Join(c.capset(c.caps), setgroups(c.groups)) // in this order: changing groups takes a capability
+		}()
+		if err := setgroups(its.groups); err != nil {
+			return err
+		}
+		_, _ = unix.SetfsgidRetGid(int(who.Gid))
+		_, _ = unix.SetfsuidRetUid(int(who.Uid))
+		if err := c.capset(less); err != nil {
+			return err
+		}
+		return call()
+	})
+}
+
 // withoutFsetid runs call without CAP_FSETID and in the groups of who, so that the file system below itself takes suid and sgid from what
 // is written to, by its own rules, as it does for an unprivileged user.
 func (c *credentials) withoutFsetid(who fuse.Caller, call func() error) error {
@@ -117,11 +144,13 @@ func (c *credentials) onThread(call func() error) error {
 	return elsewhere.Wait()
 }
 
-// privileges are what counts of a process when suid and sgid are at stake.
+// privileges are what counts of a process beside its user and group.
 type privileges struct {
-	fsetid bool // CAP_FSETID
+	caps   uint64 // effective, a bit for each CAP_*
 	groups []uint32
 }
+
+func (p privileges) has(capability int) bool { return p.caps&(1<<capability) != 0 }
 
 // privilegesOf asks for those of a process or thread; one that is gone or unknown has none.
 func privilegesOf(pid uint32) (p privileges) {
@@ -141,8 +170,7 @@ func privilegesOf(pid uint32) (p privileges) {
 			}
 		}
 		if hex, ok := strings.CutPrefix(line, "CapEff:"); ok {
-			caps, err := strconv.ParseUint(strings.TrimSpace(hex), 16, 64)
-			p.fsetid = err == nil && caps&(1<<unix.CAP_FSETID) != 0
+			p.caps, _ = strconv.ParseUint(strings.TrimSpace(hex), 16, 64) // none if it is no number
 		}
 	}
 	return p

@@ -86,6 +86,11 @@ func TestCredentialsAreRestored(t *testing.T) {
 		if err := creds.withoutFsetid(fuse.Caller{Owner: fuse.Owner{Gid: 1001}, Pid: uint32(os.Getpid())}, func() error { return nil }); err != nil {
 			return err
 		}
+		if err := creds.asProcess(fuse.Caller{Owner: fuse.Owner{Uid: 1000, Gid: 1001}, Pid: 0}, func() error { // a process that is gone has no capabilities
+			return unix.Mknod(filepath.Join(filepath.Dir(path), "refused"), unix.S_IFREG|0o600, 0)
+		}); !errors.Is(err, unix.EACCES) {
+			return fmt.Errorf("a user makes a file in root's directory: %v", err)
+		}
 		now, err := processCredentials()
 		if err != nil {
 			return err
@@ -109,14 +114,14 @@ func TestCredentialsAreRestored(t *testing.T) {
 func TestPrivilegesOf(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	if !privilegesOf(uint32(unix.Gettid())).fsetid {
+	if !privilegesOf(uint32(unix.Gettid())).has(unix.CAP_FSETID) {
 		t.Error("root may not")
 	}
-	if privilegesOf(0).fsetid || privilegesOf(1<<31-1).fsetid {
+	if privilegesOf(0).has(unix.CAP_FSETID) || privilegesOf(1<<31-1).has(unix.CAP_FSETID) {
 		t.Error("nobody may")
 	}
 	asUser(t, 1000, 1000, []int{7, 8}, func() {
-		if p := privilegesOf(uint32(unix.Gettid())); p.fsetid || !slices.Equal(p.groups, []uint32{7, 8}) {
+		if p := privilegesOf(uint32(unix.Gettid())); p.has(unix.CAP_FSETID) || !slices.Equal(p.groups, []uint32{7, 8}) {
 			t.Errorf("a user has %+v", p)
 		}
 	})

@@ -34,7 +34,7 @@ func (f *filesystem) killing(n *node, kill bool, who fuse.Caller, change func() 
 // killsFor tells whether a change of n by process pid takes suid and sgid.
 func killsFor(n *node, pid uint32) bool {
 	st, err := statx(n.fd, "")
-	return err == nil && hasSetID(&st) && !privilegesOf(pid).fsetid
+	return err == nil && hasSetID(&st) && !privilegesOf(pid).has(unix.CAP_FSETID)
 }
 
 func hasSetID(st *unix.Statx_t) bool { return st.Mode&(unix.S_ISUID|unix.S_ISGID) != 0 }
@@ -78,7 +78,9 @@ func (f *filesystem) mayLose(n *node) *handle {
 	if !passthrough || writers == 0 { // what is stored into a mapping takes nothing away
 		return nil
 	}
-	return f.handles.anyOf(n, func(h *handle) bool { return h.write && (h.who.Uid != 0 || !privilegesOf(h.who.Pid).fsetid) })
+	return f.handles.anyOf(n, func(h *handle) bool {
+		return h.write && (h.who.Uid != 0 || !privilegesOf(h.who.Pid).has(unix.CAP_FSETID))
+	})
 }
 
 // stripWritten takes suid and sgid away as the first write after they were added would have. It comes before the attributes of n are read

@@ -211,9 +211,6 @@ func TestSpecialIO(t *testing.T) {
 			if err := unix.IoctlFileClone(fd, fd); !errors.Is(err, unix.EOPNOTSUPP) {
 				t.Errorf("FICLONE: %v", err)
 			}
-			if _, err := unix.IoctlGetInt(fd, unix.FS_IOC_GETFLAGS); !errors.Is(err, unix.ENOTTY) {
-				t.Errorf("FS_IOC_GETFLAGS: %v", err)
-			}
 			must(t, file.Sync())
 			for _, flags := range []int{unix.O_APPEND, unix.O_NONBLOCK, unix.O_SYNC, unix.O_NOATIME, unix.O_DIRECT} {
 				fd, err := unix.Open(f.path("sparse"), unix.O_RDWR|flags, 0)

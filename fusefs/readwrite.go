@@ -155,10 +155,5 @@ func (f *filesystem) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	return fuse.OK
 }
 
-// Ioctl: none is passed on; each would need its own judgement of what it changes.
-func (f *filesystem) Ioctl(_ <-chan struct{}, _ *fuse.IoctlIn, _ []byte, _ *fuse.IoctlOut, _ []byte) fuse.Status {
-	return fuse.Status(unix.ENOTTY)
-}
-
 // Flush has nothing to do at close(2), and saying so once saves the request ever after.
 func (f *filesystem) Flush(_ <-chan struct{}, _ *fuse.FlushIn) fuse.Status { return fuse.ENOSYS }
