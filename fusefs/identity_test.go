@@ -89,7 +89,7 @@ func TestCredentialsAreRestored(t *testing.T) {
 		if err := creds.asProcess(fuse.Caller{Owner: fuse.Owner{Uid: 1000, Gid: 1001}, Pid: 0}, func() error { // a process that is gone has no capabilities
 			return unix.Mknod(filepath.Join(filepath.Dir(path), "refused"), unix.S_IFREG|0o600, 0)
 		}); !errors.Is(err, unix.EACCES) {
-			return fmt.Errorf("a user makes a file in root's directory: %v", err)
+			return errors.Join(errors.New("not refused: a user made a file in root's directory"), err)
 		}
 		now, err := processCredentials()
 		if err != nil {

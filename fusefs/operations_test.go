@@ -152,7 +152,7 @@ func (g *generator) next() (action, []string) {
 	makers := []func() (action, []string){
 		g.open, g.open, g.open, g.closeOne, g.write, g.write, g.append, g.read, g.truncateHandle, g.allocate, g.seek, g.sync, g.mapping, g.mapping,
 		g.make, g.make, g.makeDir, g.makeDir, g.special, g.symlink, g.nameless, g.unlink, g.unlink, g.rmdir, g.rename, g.rename, g.link,
-		g.truncate, g.chmod, g.chown, g.times, g.setXattr, g.removeXattr, g.acl, g.copy, g.list, g.access, g.handleAttr, g.flags,
+		g.truncate, g.chmod, g.chown, g.times, g.setXattr, g.removeXattr, g.acl, g.copy, g.list, g.access, g.handleAttr, g.flags, g.chattr,
 	}
 	a, paths := makers[g.rng.IntN(len(makers))]()
 	if a.byHandle {
@@ -402,6 +402,27 @@ func (g *generator) link() (action, []string) {
 		return result(unix.Linkat(w.root, from, w.root, to, flags))
 	})
 	return a, []string{from, to}
+}
+
+// chattr does what chattr(1) does, of regular files and directories (docs/limits.md). Flags that refuse all later operations are left out.
+func (g *generator) chattr() (action, []string) {
+	path, set := g.path(), pick(g.rng, 0, flagNodump, flagNoatime, flagNodump|flagNoatime)
+	return named(path, fmt.Sprintf("chattr %#x", set), func(w *world) string {
+		fd, err := w.open(path, unix.O_RDONLY, 0)
+		if err != nil {
+			return result(err)
+		}
+		defer closingFd(fd)
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG && st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			return ""
+		}
+		old, err := unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS)
+		if err != nil {
+			return result(err)
+		}
+		return fmt.Sprintf("%#x %v", old, unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, int(old&^(flagNodump|flagNoatime))|set))
+	})
 }
 
 func (g *generator) truncate() (action, []string) {
