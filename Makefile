@@ -77,10 +77,10 @@ cluster: ## the tests of several nodes whose bounds are times: takeover, promoti
 	@tools/deps.sh check test || tools/deps.sh install test
 	$(GO) test -tags cluster -count=1 -timeout 60m -parallel 1 -run 'TestTakeover|TestLostDisk|TestSpoolerKilledAlone|TestSlowLinkNeverFlaps|TestReplicasWalkThrough|TestPromote|TestFailBack|TestPeerBesideMount|TestWentBack|TestWarmPromotion|TestSchedules|TestNearestCopy' -v ./e2e $(TESTFLAGS)
 
-campaign-posix: ## the mount beside the bare file system: OPERATIONS (10^7) operations, each compared
+campaign-posix: ## the mount beside the bare file system: OPERATIONS (10^7) operations, each compared, and stress-ng for ten minutes
 	@tools/as-root.sh
 	@tools/deps.sh check test || tools/deps.sh install test
-	$(GO) test -count=1 -timeout 6h -run TestDifferential -v ./fusefs -operations $${OPERATIONS:-10000000} $(TESTFLAGS)
+	$(GO) test -count=1 -timeout 6h -run 'TestDifferential$$|TestStressors' -v ./fusefs -operations $${OPERATIONS:-10000000} -stress 10m $(TESTFLAGS)
 
 simulate: ## 2,000 random schedules of the sender over a simulated network
 	$(GO) test -count=1 -timeout 60m -run TestSimulation -v ./spooler/sender -schedules 2000 $(TESTFLAGS)

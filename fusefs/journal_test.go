@@ -55,6 +55,7 @@ func (tr *tree) apply(r *journal.Record) {
 		tr.enter(r.Parent, r.Name, r.Node)
 	case journal.OpUnlink:
 		delete(tr.entries[r.Parent], r.Name)
+		tr.gone(r.Node, &r.Attr)
 	case journal.OpRename:
 		delete(tr.entries[r.Parent], r.Name)
 		if r.Flags&journal.FlagExchange != 0 {
@@ -62,6 +63,7 @@ func (tr *tree) apply(r *journal.Record) {
 		}
 		if !r.Other.IsZero() {
 			tr.attrs[r.Other] = r.OtherAttr
+			tr.gone(r.Other, &r.OtherAttr)
 		}
 		tr.enter(r.NewParent, r.NewName, r.Node)
 		tr.attrs[r.NewParent] = r.NewParentAttr
@@ -72,6 +74,14 @@ func (tr *tree) apply(r *journal.Record) {
 		tr.xattrs[r.Node][r.XattrName] = string(r.XattrValue)
 	case journal.OpRemoveXattr:
 		delete(tr.xattrs[r.Node], r.XattrName)
+	}
+}
+
+// gone forgets what has lost its last name: where objects have no time of birth, another may come to go by the same Ident.
+func (tr *tree) gone(id journal.Ident, left *journal.Attr) {
+	if left.Nlink == 0 && id.Birth == 0 {
+		delete(tr.targets, id)
+		delete(tr.xattrs, id)
 	}
 }
 

@@ -107,6 +107,19 @@ func (f *filesystem) stripWritten(n *node) {
 	}
 }
 
+// endWatch ends the watch when nobody is left who may not keep the bits, so that what others write takes nothing.
+func (f *filesystem) endWatch(n *node) {
+	n.mu.Lock()
+	watched := n.late.watched
+	n.mu.Unlock()
+	if !watched || f.mayLose(n) != nil {
+		return
+	}
+	n.mu.Lock()
+	n.late = lateBits{}
+	n.mu.Unlock()
+}
+
 // keepWatching goes on from the present modification time, which this process has just moved.
 func (f *filesystem) keepWatching(n *node, st *unix.Statx_t) {
 	n.mu.Lock()

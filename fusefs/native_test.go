@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -223,6 +224,31 @@ func TestPrivilegesAddedLater(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestPrivilegesAddedLaterThenClosed: once the user who had the file open is gone, what others write takes nothing.
+func TestPrivilegesAddedLaterThenClosed(t *testing.T) {
+	f := mounted(t)
+	must(t, os.WriteFile(f.below("file"), []byte("content"), 0o666))
+	must(t, os.Chmod(f.below("file"), 0o666))
+	users, root := 0, 0
+	var err error
+	asUser(t, 1000, 1000, nil, func() { users, err = unix.Open(f.path("file"), unix.O_RDWR, 0) })
+	must(t, err)
+	root, err = unix.Open(f.path("file"), unix.O_RDWR, 0)
+	must(t, err)
+	defer closingFd(root)
+	must(t, unix.Chmod(f.path("file"), 0o6777))
+	must(t, unix.Close(users))
+	for released := false; !released; { // the kernel tells of it by and by
+		released = slices.ContainsFunc(f.records(), func(r journal.Record) bool { return r.Op == journal.OpRelease })
+	}
+	must(t, write(root))
+	var st unix.Stat_t
+	must(t, unix.Stat(f.path("file"), &st))
+	if st.Mode&0o7777 != 0o6777 {
+		t.Errorf("mode %o", st.Mode)
 	}
 }
 

@@ -203,6 +203,7 @@ func (f *filesystem) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 		f.stripWritten(h.node)
 		f.recordRelease(h)
 		f.closeHandle(h)
+		f.endWatch(h.node)
 	}
 }
 
@@ -228,9 +229,6 @@ func (f *filesystem) closeHandle(h *handle) {
 		n.writers--
 	}
 	probe := h.write && n.writers == 0 && n.unsettled.Load()
-	if n.writers == 0 {
-		n.late = lateBits{}
-	}
 	if n.opens == 0 {
 		f.endMode(n)
 	}

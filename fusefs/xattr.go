@@ -3,6 +3,7 @@ package fusefs
 import (
 	"bytes"
 	"context"
+	"errors"
 	"strings"
 	"time"
 
@@ -35,10 +36,15 @@ func (f *filesystem) GetXAttr(_ <-chan struct{}, in *fuse.InHeader, name string,
 	if strings.HasPrefix(name, ownXattrs) {
 		return f.ownXattr(n, name, dest)
 	}
-	if n.plain.Load() {
+	acl := name == accessACLXattr || name == defaultACLXattr
+	if n.plain.Load() && (acl || name == capabilityXattr) {
 		return 0, fuse.ENODATA // the kernel asks for capabilities at the first write and at each chown
 	}
 	size, err := unix.Getxattr(procPath(n.fd), name, dest)
+	if acl && errors.Is(err, unix.EOPNOTSUPP) {
+		// The kernel asks as well, to check permissions, and would hand this error to whoever wants to open the file.
+		err = unix.ENODATA
+	}
 	return uint32(max(size, 0)), status(err)
 }
 
@@ -132,7 +138,9 @@ func (f *filesystem) RemoveXAttr(_ <-chan struct{}, in *fuse.InHeader, name stri
 	if strings.HasPrefix(name, ownXattrs) {
 		return fuse.EPERM
 	}
-	if err := unix.Removexattr(procPath(n.fd), name); err != nil {
+	// Some file systems take sgid along with the ACL, and the kernel does not say who may keep it.
+	err = f.killing(n, name == accessACLXattr && in.Uid != 0, in.Caller, func() error { return unix.Removexattr(procPath(n.fd), name) })
+	if err != nil {
 		return status(err)
 	}
 	f.xattrChanged(n, name)

@@ -1,0 +1,41 @@
+package fusefs
+
+import (
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+var stressFor = flag.Duration("stress", time.Minute, "how long TestStressors takes altogether")
+
+// stressors are those of stress-ng's file-system classes that work on files of one directory. The rest is about mounts, other file systems and
+// kernel interfaces.
+const stressors = "access chattr chdir chmod chown copy-file dentry dir dirdeep dirmany dnotify fallocate fcntl fiemap file-ioctl filename flock fpunch " +
+	"fsize fstat getdent handle hdd inode-flags inotify io iomix lease link locka lockf lockofd mknod mmap open readahead rename revio seek " +
+	"sendfile splice symlink sync-file touch utime xattr"
+
+// TestStressors runs each of stress-ng's stressors on the mount, two processes at a time, which check what they read and what calls answer.
+func TestStressors(t *testing.T) {
+	f := mounted(t)
+	names := strings.Fields(stressors)
+	each := max(time.Second, *stressFor/time.Duration(len(names))).Round(time.Second)
+	for _, name := range names {
+		dir := f.path(name)
+		must(t, os.Mkdir(dir, 0o777))
+		cmd := exec.Command("timeout", "--kill-after=5", "120", "stress-ng", "--temp-path", dir, "--verify", "--metrics-brief", "--timeout", each.String(), "--"+name, "2")
+		cmd.Dir = t.TempDir()
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Errorf("%s: %v\n%s", name, err, out)
+		} else if !strings.Contains(string(out), "successful run completed") {
+			t.Errorf("%s does not say that it went well:\n%s", name, out)
+		}
+		if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) > 0 {
+			t.Errorf("%s leaves %q", name, left)
+		}
+	}
+}
