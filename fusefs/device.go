@@ -88,7 +88,7 @@ func (b *buffers) client() uint32 {
 	return binary.NativeEndian.Uint32(b.in[unsafe.Offsetof(fuse.InHeader{}.Caller)+unsafe.Offsetof(fuse.Caller{}.Pid):])
 }
 
-// read waits for a request. ENODEV says that the mount is gone.
+// read waits for a request. ENODEV and ECONNABORTED say that the mount is gone.
 func (d *device) read(b *buffers) (int, error) {
 	for {
 		n, err := unix.Read(d.fd, b.in)
@@ -143,7 +143,7 @@ func (d *device) loop() error {
 	defer near.end()
 	for b := newBuffers(); ; {
 		n, err := d.read(b)
-		if errors.Is(err, unix.ENODEV) {
+		if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ECONNABORTED) { // the latter: it went while this reader was taking a request
 			return nil
 		}
 		if err != nil {
