@@ -121,11 +121,13 @@ func (s *Spooler) storeStatus(now time.Time) []control.StoreStatus {
 	for _, p := range s.pushers {
 		r := p.Report()
 		x := control.StoreStatus{Name: r.Name, Kind: r.Kind, URL: r.URL, Batch: uint64(r.Delivered), State: string(r.State), Error: r.Error}
-		if r.State == push.Idle {
+		switch {
+		case r.State == push.Idle && !r.Checked:
+			x.State = "unchecked" // no daemon there has said anything
+		case r.State == push.Idle:
 			x.State = "ok"
-			if !r.Checked {
-				x.State = "unchecked" // no daemon there has said anything
-			}
+		case r.State == push.Waiting, r.State == push.Connecting && r.Error != "":
+			x.State = "down" // until the next attempt
 		}
 		list = append(list, x)
 	}

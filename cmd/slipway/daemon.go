@@ -22,6 +22,7 @@ import (
 	"slipway/internal/hugebuf"
 	"slipway/internal/journal"
 	"slipway/internal/memlimit"
+	"slipway/internal/monitor"
 	"slipway/internal/mountopt"
 	"slipway/internal/render"
 	"slipway/internal/service"
@@ -215,12 +216,20 @@ func spoolerCommand() *cobra.Command {
 			ctx, stop := context.WithCancel(cmd.Context())
 			var g errgroup.Group
 			g.Go(func() error { return memlimit.Keep(ctx, spoolerMemory) })
+			g.Go(func() error { showPage(ctx, c.Primary.HTTP, s, "spooler"); return nil })
 			g.Go(func() error {
 				defer stop()
 				return ended(cmd.Context(), s.Run(cmd.Context()))
 			})
 			return errors.Join(g.Wait(), s.Close())
 		}),
+	}
+}
+
+// showPage serves the status page where the configuration asks for one.
+func showPage(ctx context.Context, h config.HTTP, r control.Reporter, process string) {
+	if h.Listen != "" {
+		monitor.Serve(ctx, monitor.Options{Listen: h.Listen, Reporter: r, Log: service.Logger(os.Stderr, process)})
 	}
 }
 

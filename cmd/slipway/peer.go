@@ -40,6 +40,7 @@ is set: then it keeps a directory of each volume's newest state below peer.warm.
 				group, ctx := errgroup.WithContext(ctx)
 				group.Go(func() error { return p.Run(ctx) })
 				group.Go(func() error { return control.Serve(ctx, c.Peer.State, p, time.Second) })
+				group.Go(func() error { showPage(ctx, c.Peer.HTTP, p, "peer"); return nil })
 				service.Ready()
 				return group.Wait()
 			})), p.Close())

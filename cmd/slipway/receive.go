@@ -45,6 +45,7 @@ volumes whose owner's key is configured are accepted, every batch is checked whe
 				group, ctx := errgroup.WithContext(ctx)
 				group.Go(func() error { return r.Run(ctx) })
 				group.Go(func() error { return control.Serve(ctx, c.State, r, time.Second) })
+				group.Go(func() error { showPage(ctx, c.HTTP, r, "receive"); return nil })
 				service.Ready()
 				return group.Wait()
 			})), r.Close())

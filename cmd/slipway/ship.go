@@ -78,6 +78,7 @@ func shipAlways(ctx context.Context, cfg *config.Cache, s *shipper.Shipper) erro
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.Run(ctx) })
 	group.Go(func() error { return control.Serve(ctx, cfg.State, s, time.Second) })
+	group.Go(func() error { showPage(ctx, cfg.HTTP, s, "shipper"); return nil })
 	service.Ready()
 	return group.Wait()
 }

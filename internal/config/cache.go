@@ -20,6 +20,7 @@ func (d *document) cache(root ast.Node) *Cache {
 		field{"ship", shipBlock(&c.Ship), "ship: {to: [{name: vault1, url: \"sftp://…\"}]}"},
 		field{"owners", owners(&c.Owners), ""},
 		field{"ssh", sshBlock(&c.SSH), ""},
+		field{"http", httpBlock(&c.HTTP), ""},
 	)(d, root, "")
 	d.completeCache(c)
 	d.checkCache(c)

@@ -60,7 +60,8 @@ type Primary struct {
 	StaleAfter, StallAfter             time.Duration // 5s each: when another sender is taken for dead, or for stalled
 	Step, PreferAfter                  time.Duration // 1s, 1m
 	Allow                              bool          // allow_other; default true as root
-	PeerConfig                         string        // of the replica peer that this node is for other nodes' volumes, run beside the mount; "": none
+	HTTP                               HTTP
+	PeerConfig                         string // of the replica peer that this node is for other nodes' volumes, run beside the mount; "": none
 }
 
 // Condition is one item of ship.when; all that is set in it must hold.
@@ -91,6 +92,7 @@ type Cache struct {
 	Ship               Ship
 	Owners             map[string][]string // volume → authorized_keys lines
 	SSH                SSH
+	HTTP               HTTP
 }
 
 // Config is one of the four.
@@ -116,6 +118,19 @@ func (c *Config) State() string {
 		return c.Receive.State
 	}
 	return c.Cache.State
+}
+
+// HTTP returns the http block of whichever role it is.
+func (c *Config) HTTP() HTTP {
+	switch {
+	case c.Primary != nil:
+		return c.Primary.HTTP
+	case c.Peer != nil:
+		return c.Peer.HTTP
+	case c.Receive != nil:
+		return c.Receive.HTTP
+	}
+	return c.Cache.HTTP
 }
 
 // SSH returns the ssh block of whichever role it is.
@@ -155,7 +170,6 @@ func Parse(path string, data []byte) (*Config, error) {
 	switch role(root) {
 	case "volume":
 		c.Primary = d.primary(root)
-		c.Warnings = d.warnings
 	case "store":
 		c.Cache = d.cache(root)
 	case "peer":
@@ -172,6 +186,7 @@ func Parse(path string, data []byte) (*Config, error) {
 	if err := d.err(); err != nil {
 		return nil, err
 	}
+	c.Warnings = d.warnings
 	return c, nil
 }
 

@@ -96,6 +96,29 @@ func TestPeer(t *testing.T) {
 	}
 }
 
+// TestHTTP: every role may have a status page, at an address that was thought about.
+func TestHTTP(t *testing.T) {
+	for name, text := range map[string]string{"primary": primaryYAML, "cache": cacheYAML, "peer": peerYAML} {
+		c, err := Parse("c.yml", []byte(text+"http: {listen: \"127.0.0.1:9847\"}\n"))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if c.HTTP().Listen != "127.0.0.1:9847" || len(c.Warnings) != 0 {
+			t.Errorf("%s: listens on %q, warns %q", name, c.HTTP().Listen, c.Warnings)
+		}
+	}
+	c, err := Parse("c.yml", []byte(cacheYAML+"http: {listen: \"0.0.0.0:9847\"}\n"))
+	if err != nil || len(c.Warnings) != 1 || !strings.Contains(c.Warnings[0], "without a password") {
+		t.Errorf("listening everywhere: %v, %v", c, err)
+	}
+	for listen, says := range map[string]string{":9847": "would listen everywhere", "127.0.0.1": "not an address and a port", "127.0.0.1:web": "not a port", "localhost:99999": "not a port"} {
+		_, err := Parse("c.yml", []byte(cacheYAML+"http: {listen: \""+listen+"\"}\n"))
+		if err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "c.yml:20:16: http.listen") {
+			t.Errorf("%q: %v", listen, err)
+		}
+	}
+}
+
 func TestPrimary(t *testing.T) {
 	c, err := Parse("p.yml", []byte(primaryYAML))
 	if err != nil {

@@ -22,6 +22,7 @@ type Peer struct {
 	Cap                int64               // default: nine tenths of the store's disk
 	Owners             map[string][]string // volume → authorized_keys lines
 	SSH                SSH
+	HTTP               HTTP
 	Warm               string // a directory that holds a warm tree of each volume, DIR/<volume>; "": none
 	Identity           string // the file that opens the batches for it
 }
@@ -37,6 +38,7 @@ func (d *document) peer(root ast.Node) *Peer {
 		field{"peer", peerBlock(p), "peer: {cache: {name: cache1, url: \"sftp://…\"}}"},
 		field{"owners", owners(&p.Owners), ""},
 		field{"ssh", sshBlock(&p.SSH), ""},
+		field{"http", httpBlock(&p.HTTP), ""},
 	)(d, root, "")
 	d.completePeer(p)
 	d.checkPeer(p)

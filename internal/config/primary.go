@@ -48,6 +48,7 @@ func (d *document) primary(root ast.Node) *Primary {
 		field{"step", duration(&p.Step, 100*time.Millisecond, time.Minute), ""},
 		field{"prefer_after", duration(&p.PreferAfter, time.Second, 24*time.Hour), ""},
 		field{"allow_other", flag(&p.Allow), ""},
+		field{"http", httpBlock(&p.HTTP), ""},
 		field{"peer_config", text(&p.PeerConfig, checkPath), ""},
 	)(d, root, "")
 	d.completePrimary(p)

@@ -13,6 +13,7 @@ type Receive struct {
 	Owners             map[string][]string // volume → authorized_keys lines; no other volume is accepted
 	Quota              int64               // bytes of each volume; 0: none
 	Quotas             map[string]int64    // volume → bytes, before Quota
+	HTTP               HTTP
 }
 
 // QuotaOf returns how many bytes a volume may have; 0: any number.
@@ -32,6 +33,7 @@ func (d *document) receive(root ast.Node) *Receive {
 		field{"state", text(&r.State, checkPath), ""},
 		field{"name", text(&r.Name, checkName), ""},
 		field{"owners", owners(&r.Owners), "owners: {projects: [\"ssh-ed25519 …\"]}, the node.key.pub of each volume's owner: nothing else is accepted"},
+		field{"http", httpBlock(&r.HTTP), ""},
 		field{"receive", object(
 			field{"quota", bytes(&r.Quota, shard.MaxSize), ""},
 			field{"quotas", sizes(&r.Quotas, shard.MaxSize), ""},
