@@ -53,29 +53,36 @@ func request(cmd *cobra.Command) (access.Request, error) {
 
 // withTree runs fn with the volume's tree at the moment asked for.
 func withTree(cmd *cobra.Command, r access.Request, fn func(*restore.Tree) error) error {
-	if r.Identity == "" {
-		return usagef("--identity is missing: what is sealed opens with an age identity only")
-	}
 	at, err := access.ParseAt(text(cmd, "at"), time.Now())
 	if err != nil {
 		return err
 	}
 	at.Incomplete = isSet(cmd, "incomplete")
+	epoch, err := cmd.Flags().GetUint32("epoch")
+	if err != nil {
+		return err
+	}
+	return withSource(cmd, r, func(src restore.Source) error {
+		src.Epoch = batch.Epoch(epoch)
+		tree, err := restore.Load(cmd.Context(), src, at)
+		if err != nil {
+			return err
+		}
+		return fn(tree)
+	})
+}
+
+// withSource runs fn with the stores that the request names, and its identity.
+func withSource(cmd *cobra.Command, r access.Request, fn func(restore.Source) error) error {
+	if r.Identity == "" {
+		return usagef("--identity is missing: what is sealed opens with an age identity only")
+	}
 	v, err := access.Open(cmd.Context(), r)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = v.Close() }()
-	epoch, err := cmd.Flags().GetUint32("epoch")
-	if err != nil {
-		return err
-	}
-	v.Epoch = batch.Epoch(epoch)
-	tree, err := restore.Load(cmd.Context(), v.Source, at)
-	if err != nil {
-		return err
-	}
-	return fn(tree)
+	return fn(v.Source)
 }
 
 // reading runs fn on the tree and says afterwards, on stderr and by the exit code, what of it could not be read.

@@ -3,6 +3,7 @@ package batch
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -31,6 +32,15 @@ type Content struct {
 	Holes  []Hole
 	Clean  bool     // read without a writer; otherwise the file was moving while it was read
 	Before *Content // not clean: the last clean content, if there is one
+}
+
+// Same tells whether two contents are the same bytes, wherever they are stored. nil is the same as nil only.
+func (c *Content) Same(d *Content) bool {
+	if c == nil || d == nil {
+		return c == d
+	}
+	same := func(a, b Piece) bool { return a.Chunk == b.Chunk && a.Len == b.Len }
+	return c.Size == d.Size && slices.Equal(c.Holes, d.Holes) && slices.EqualFunc(c.Pieces, d.Pieces, same) && slices.EqualFunc(c.Lists, d.Lists, same)
 }
 
 // MaxPieces is how many pieces a file may have before its list is itself cut into list chunks.

@@ -25,15 +25,8 @@ func sameObject(a, b *batch.Inode) bool {
 	}
 	x, _, _ := object.Content(a)
 	y, _, _ := object.Content(b)
-	if x == nil || y == nil {
-		return false
-	}
-	return x.Size == y.Size && slices.Equal(x.Holes, y.Holes) &&
-		slices.EqualFunc(x.Pieces, y.Pieces, samePiece) && slices.EqualFunc(x.Lists, y.Lists, samePiece)
+	return x != nil && x.Same(y)
 }
-
-// samePiece: the same bytes, wherever they are stored.
-func samePiece(a, b batch.Piece) bool { return a.Chunk == b.Chunk && a.Len == b.Len }
 
 func sameAttributes(a, b *batch.Inode) bool {
 	return a.Mode == b.Mode && a.UID == b.UID && a.GID == b.GID && a.Mtime == b.Mtime && maps.EqualFunc(a.Xattrs, b.Xattrs, bytes.Equal)
