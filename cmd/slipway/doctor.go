@@ -1,0 +1,35 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"slipway/internal/config"
+	"slipway/internal/doctor"
+	"slipway/internal/render"
+)
+
+func doctorCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "doctor",
+		Short: "Find out whether slipway will work on this host; exit code 4 when something will not",
+		Long: `doctor looks at the configuration, the kernel, the privileges, the source's file system, the space, and at each store that this host writes to:
+host key, key, writing durably, reading back, space, clock. It leaves nothing in the source, and in each store one small object,
+VOLUME/doctor/NODE.`,
+		Example: "  slipway doctor -c /etc/slipway/slipway.yml\n  slipway doctor --json | jq 'select(.level != \"ok\")'",
+		Args:    cobra.NoArgs,
+		RunE: configured(func(cmd *cobra.Command, c *config.Config, _ []string) error {
+			list := doctor.Run(cmd.Context(), c)
+			if err := showAll(cmd, render.Doctor, list); err != nil {
+				return err
+			}
+			if n := doctor.Faults(list); n > 0 {
+				return &coded{exitFindings, fmt.Errorf("doctor: %d faults", n)}
+			}
+			return nil
+		}),
+	}
+	jsonFlag(c)
+	return c
+}
