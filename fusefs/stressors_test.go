@@ -18,6 +18,9 @@ const stressors = "access chattr chdir chmod chown copy-file dentry dir dirdeep 
 	"fsize fstat getdent handle hdd inode-flags inotify io iomix lease link locka lockf lockofd mknod mmap open readahead rename revio seek " +
 	"sendfile splice symlink sync-file touch utime xattr"
 
+// stressorArgs: chdir holds 8192 directories open a process, each two descriptors of the mount process, which are limited where the tests run.
+var stressorArgs = map[string][]string{"chdir": {"--chdir-dirs", "1000"}}
+
 // TestStressors runs each of stress-ng's stressors on the mount, two processes at a time, which check what they read and what calls answer.
 func TestStressors(t *testing.T) {
 	f := mounted(t)
@@ -26,7 +29,8 @@ func TestStressors(t *testing.T) {
 	for _, name := range names {
 		dir := f.path(name)
 		must(t, os.Mkdir(dir, 0o777))
-		cmd := exec.Command("timeout", "--kill-after=5", "120", "stress-ng", "--temp-path", dir, "--verify", "--metrics-brief", "--timeout", each.String(), "--"+name, "2")
+		cmd := exec.Command("timeout", append([]string{"--kill-after=5", "120", "stress-ng", "--temp-path", dir, "--verify", "--timeout", each.String(), "--" + name, "2"},
+			stressorArgs[name]...)...)
 		cmd.Dir = t.TempDir()
 		out, err := cmd.CombinedOutput()
 		if err != nil {

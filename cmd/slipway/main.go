@@ -72,7 +72,7 @@ Exit codes: 0 done, 1 error, 2 usage or configuration, 3 partly done, 4 findings
 		initCommand(), keygenCommand(), configCommand(),
 		mountCommand(), umountCommand(), fusefsCommand(), spoolerCommand(), shipCommand(), peerCommand(), receiveCommand(), receivedCommand(),
 		statusCommand(), explainCommand(), spoolCommand(), waitCommand(), senderCommand(), promoteCommand(), demoteCommand(),
-		restoreCommand(), lsCommand(), catCommand(), findCommand(), versionsCommand(), diffCommand(), verifyCommand(), doctorCommand(),
+		restoreCommand(), lsCommand(), catCommand(), findCommand(), versionsCommand(), diffCommand(), browseCommand(), verifyCommand(), doctorCommand(),
 		demoCommand(), versionCommand(), completionCommand(),
 	)
 	root.CompletionOptions.DisableDefaultCmd = true
