@@ -6,7 +6,7 @@ LINT := .build/golangci-lint
 TESTFLAGS ?=
 PREFIX ?= /usr/local
 
-.PHONY: help deps build install demo test race e2e lint bench bench-mount bench-takeover cluster campaign-posix simulate crash fuzz golden-check clean
+.PHONY: help deps build install demo test race e2e lint bench bench-mount bench-takeover cluster campaign-posix page simulate crash fuzz golden-check clean
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | column -t -s '	'
 
@@ -81,6 +81,11 @@ campaign-posix: ## the mount beside the bare file system: OPERATIONS (10^7) oper
 	@tools/as-root.sh
 	@tools/deps.sh check test || tools/deps.sh install test
 	$(GO) test -count=1 -timeout 6h -run 'TestDifferential$$|TestStressors' -v ./fusefs -operations $${OPERATIONS:-10000000} -stress 10m $(TESTFLAGS)
+
+page: build ## clicks through the status page in Chromium and takes the pictures of docs/
+	@tools/as-root.sh
+	@tools/deps.sh check page || tools/deps.sh install page
+	cd tools/page && $(GO) test -count=1 -v . -slipway $(CURDIR)/.build/slipway -pictures $(CURDIR)/docs
 
 simulate: ## 2,000 random schedules of the sender over a simulated network
 	$(GO) test -count=1 -timeout 60m -run TestSimulation -v ./spooler/sender -schedules 2000 $(TESTFLAGS)

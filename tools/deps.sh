@@ -1,5 +1,5 @@
 #!/bin/bash
-# deps.sh check|install [demo|test|mount|bench]: the Debian packages that slipway's own scripts use. Installing starts no service.
+# deps.sh check|install [demo|test|mount|page|bench]: the Debian packages that slipway's own scripts use. Installing starts no service.
 set -euo pipefail
 verb=${1:?check or install}; set=${2:-test}
 
@@ -9,6 +9,7 @@ test=("${demo[@]}" age:age zstd:zstd jq:jq setfacl:acl setfattr:attr setcap:libc
       mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs losetup:mount ps:procps ip:iproute2
       stress-ng:stress-ng sqlite3:sqlite3 git:git rsync:rsync prometheus:prometheus promtool:prometheus)
 mount=("${test[@]}" fio:fio bindfs:bindfs gocryptfs:gocryptfs fusermount3:fuse3)
+page=(chromium:chromium tmux:tmux)
 bench=("${test[@]}" restic:restic lsyncd:lsyncd)
 declare -n want=$set
 

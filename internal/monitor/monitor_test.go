@@ -230,6 +230,9 @@ func TestPage(t *testing.T) {
 			t.Errorf("%s: %d, want %d", target, w.Code, want)
 		}
 	}
+	if w := ask(m, "/explain?path=gone"); w.Body.String() != "\"gone\" is not in the volume\n" {
+		t.Errorf("a path that is gone: %s", w.Body)
+	}
 	var e control.Explained
 	odd := "a\"<script>\nü"
 	r := ask(m, "/explain?path=a%22%3Cscript%3E%0A%C3%BC")

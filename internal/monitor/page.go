@@ -97,7 +97,12 @@ func (m *monitor) newest(r *http.Request, n uint64) uint64 {
 
 // explain answers where a file stands.
 func (m *monitor) explain(w http.ResponseWriter, r *http.Request) {
-	e, err := m.reporter.Explain(r.Context(), r.FormValue("path"))
+	path := r.FormValue("path")
+	e, err := m.reporter.Explain(r.Context(), path)
+	if errors.Is(err, fs.ErrNotExist) {
+		http.Error(w, fmt.Sprintf("%q is not in the volume", path), http.StatusNotFound)
+		return
+	}
 	reply(w, e, err)
 }
 

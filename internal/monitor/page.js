@@ -58,8 +58,9 @@ function draw(p) {
   at("volumes").replaceChildren(...volumes.map(drawVolume));
   const troubles = [...(p.stalled || []), ...volumes.flatMap((v) => (v.stores || []).filter((s) => bad.includes(s.state)).map((s) => `${s.name} is ${s.state}`))];
   if (p.error) troubles.unshift(`the daemon does not answer: ${p.error}`);
-  at("verdict").textContent = troubles.length ? troubles.join("; ") : "all is well";
-  at("verdict").className = troubles.length ? "bad-text" : "good";
+  const warnings = volumes.reduce((n, v) => n + (v.warnings || []).length, 0);
+  at("verdict").textContent = troubles.length ? troubles.join("; ") : "all is well" + (warnings ? `, ${warnings} to look at` : "");
+  at("verdict").className = troubles.length ? "bad-text" : warnings ? "wait-text" : "good";
   const select = at("volume"), names = volumes.map((v) => v.volume);
   if ([...select.options].map((o) => o.value).join() !== names.join()) select.replaceChildren(...names.map((n) => make("option", n)));
   const now = JSON.stringify(volumes.map((v) => [v.head_batch, (v.stores || []).map((s) => s.batch)]));
@@ -85,8 +86,8 @@ at("lookup").addEventListener("submit", async (e) => {
   const r = await fetch("explain?path=" + encodeURIComponent(at("path").value));
   if (!r.ok) { at("explained").textContent = await r.text(); return; }
   const x = await r.json();
-  at("explained").textContent = `${x.path}: ${x.stage}${x.batch ? `, batch ${x.batch}` : ""}, on ${x.copies} backup hosts` +
-    (x.waiting_for ? `; waits for ${x.waiting_for}` : "") + (x.eta_seconds != null ? `, in ${span(x.eta_seconds)}` : "");
+  at("explained").textContent = `${x.path}: ${x.stage}${x.batch ? `, batch ${x.batch}` : ""}, on ${x.copies} backup ${x.copies === 1 ? "host" : "hosts"}` +
+    (x.waiting_for ? `; ${x.waiting_for}` : "") + (x.eta_seconds != null ? `, in ${span(x.eta_seconds)}` : "");
 });
 
 const events = new EventSource("events");
