@@ -41,6 +41,7 @@ func (s *Spooler) Status(context.Context) ([]control.Status, error) {
 	st.Pending = v.pendingStatus(now)
 	st.Warnings = append(v.warnings(), s.storeWarnings()...)
 	st.Stores = s.storeStatus(now)
+	st.Warnings = append(append(st.Warnings, lateWarnings(&st, s.opt.Config.RPO)...), s.spaceWarnings()...)
 	return []control.Status{st}, nil
 }
 

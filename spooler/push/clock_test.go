@@ -42,3 +42,18 @@ func TestClocks(t *testing.T) {
 		})
 	}
 }
+
+// TestSpaceIsAsked: with the acks comes how much room there is.
+func TestSpaceIsAsked(t *testing.T) {
+	r := newRig(t, false)
+	r.target.Dest = openLocal(t, r.destDir) // the rig's own counts, and tells nothing
+	p := r.pusher()
+	r.seal(r.object(1))
+	r.push(p, 1)
+	if err := p.PollAcks(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if rep := p.Report(); rep.Total == 0 || rep.Free > rep.Total {
+		t.Errorf("%d of %d bytes free", rep.Free, rep.Total)
+	}
+}

@@ -90,6 +90,7 @@ type Pusher struct {
 	stuckAt    batch.Seq // acknowledged head that does not move
 	stuckSince time.Time
 	announced  []batch.Object
+	spaceAsked time.Time
 }
 
 // New makes the pusher of one destination. Nothing is started.

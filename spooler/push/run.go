@@ -45,6 +45,8 @@ type Report struct {
 	Shards    int       // delivered, of those that travel together with the batch
 	Of        int       // how many these are
 	Weak      []string  // what its server lacks
+	Free      uint64    // bytes on its disk, as of a minute ago at most
+	Total     uint64    // 0: it does not say
 
 	Skew time.Duration // how far its clock is ahead of this node's (negative: behind); 0 within five minutes
 }
@@ -198,6 +200,29 @@ func (p *Pusher) Seen(seq batch.Seq) {
 // StandBy notes that another node sends now. Called when RunSending has returned.
 func (p *Pusher) StandBy() { p.enter(Standby, nil) }
 
+// spaceEvery is how often a destination is asked for its space.
+const spaceEvery = time.Minute
+
+// askSpace notes how much room there is, once in a while. Not every server can tell.
+func (p *Pusher) askSpace(ctx context.Context) {
+	p.mu.Lock()
+	asked := time.Since(p.spaceAsked) < spaceEvery
+	if !asked {
+		p.spaceAsked = time.Now()
+	}
+	p.mu.Unlock()
+	if asked {
+		return
+	}
+	free, total, err := store.Space(ctx, p.t.Dest)
+	if err != nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.report.Free, p.report.Total = free, total
+}
+
 // RunAcks reads the acks until ctx ends. While this node sends, only the sending side reconnects, with its back-off.
 func (p *Pusher) RunAcks(ctx context.Context) error {
 	t := time.NewTimer(0)
@@ -265,6 +290,7 @@ func (p *Pusher) PollAcks(ctx context.Context) error {
 		p.noteOwn(own)
 	}
 	p.tellDelivered()
+	p.askSpace(ctx)
 	p.slowDown(behind)
 	if p.t.OnAcks != nil {
 		p.t.OnAcks(p.t.Name, ours)
