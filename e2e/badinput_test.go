@@ -116,7 +116,7 @@ func TestCacheDown(t *testing.T) {
 	s.refused(124, nil, "wait", s.mount, "--stage", "cached", "--timeout", "1s", "-c", s.config)
 	s.eventually(10*time.Second, "status to say that the cache is down", func() error {
 		out, _ := s.try("status", "-c", s.config)
-		if !strings.Contains(out, "cache1") || !strings.Contains(out, "waiting") {
+		if !strings.Contains(out, "cache1") || !strings.Contains(out, "down") {
 			return errors.New(out)
 		}
 		return nil

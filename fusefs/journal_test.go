@@ -120,6 +120,7 @@ func (tr *tree) listFrom(top journal.Ident) map[string]seen {
 // listDisk returns the source by path.
 func listDisk(t *testing.T, dir string) map[string]seen {
 	t.Helper()
+	source.Forget() // other tests have had disks by the same numbers
 	out := map[string]seen{}
 	must(t, filepath.Walk(dir, func(path string, info os.FileInfo, err error) error {
 		if err != nil {

@@ -86,6 +86,9 @@ func retry(call func() error) error {
 // fsids remembers the f_fsid of each device: st_dev alone is another one after the next mount, and does not tell a subvolume.
 var fsids sync.Map // uint64 → uint64
 
+// Forget drops what is remembered of file systems, for a process that outlives their mounts: the numbers of their devices come again.
+func Forget() { fsids.Clear() }
+
 func fsid(dirfd int, name string, st *unix.Statx_t) (uint64, error) {
 	dev := unix.Mkdev(st.Dev_major, st.Dev_minor)
 	if v, ok := fsids.Load(dev); ok {
