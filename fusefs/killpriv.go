@@ -73,9 +73,12 @@ func (f *filesystem) watchBits(n *node, st *unix.Statx_t) {
 // mayLose returns a handle with which somebody without CAP_FSETID may write to n in passthrough, nil if there is none.
 func (f *filesystem) mayLose(n *node) *handle {
 	n.mu.Lock()
-	passthrough, writers := n.io == ioPassthrough, n.writers
-	n.mu.Unlock()
-	if !passthrough || writers == 0 { // what is stored into a mapping takes nothing away
+	defer n.mu.Unlock()
+	return f.mayLoseLocked(n)
+}
+
+func (f *filesystem) mayLoseLocked(n *node) *handle {
+	if n.io != ioPassthrough || n.writers == 0 { // what is stored into a mapping takes nothing away
 		return nil
 	}
 	return f.handles.anyOf(n, func(h *handle) bool {
@@ -109,15 +112,11 @@ func (f *filesystem) stripWritten(n *node) {
 
 // endWatch ends the watch when nobody is left who may not keep the bits, so that what others write takes nothing.
 func (f *filesystem) endWatch(n *node) {
-	n.mu.Lock()
-	watched := n.late.watched
-	n.mu.Unlock()
-	if !watched || f.mayLose(n) != nil {
-		return
+	n.mu.Lock() // throughout: whoever opens the file meanwhile begins a watch behind this
+	defer n.mu.Unlock()
+	if n.late.watched && f.mayLoseLocked(n) == nil {
+		n.late = lateBits{}
 	}
-	n.mu.Lock()
-	n.late = lateBits{}
-	n.mu.Unlock()
 }
 
 // keepWatching goes on from the present modification time, which this process has just moved.

@@ -18,6 +18,7 @@ import (
 // Status implements control.Reporter.
 func (s *Spooler) Status(context.Context) ([]control.Status, error) {
 	v := s.vol
+	room := s.spaceWarnings() // asks disks, which may take long, so not under the lock
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	now := v.now()
@@ -41,7 +42,7 @@ func (s *Spooler) Status(context.Context) ([]control.Status, error) {
 	st.Pending = v.pendingStatus(now)
 	st.Warnings = append(v.warnings(), s.storeWarnings()...)
 	st.Stores = s.storeStatus(now)
-	st.Warnings = append(append(st.Warnings, lateWarnings(&st, s.opt.Config.RPO)...), s.spaceWarnings()...)
+	st.Warnings = append(append(st.Warnings, lateWarnings(&st, s.opt.Config.RPO)...), room...)
 	return []control.Status{st}, nil
 }
 
