@@ -2,11 +2,16 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 func jsonNumber(x any) string {
@@ -123,4 +128,52 @@ func (s *site) inspect(what, stage string, pending bool) {
 		t.Errorf("%s: spool pending lists nothing", what)
 	}
 	s.slipway("spool", "pending", "-c", s.config)
+}
+
+// TestInspectStopped: with every daemon stopped, status and the list of batches are told all the same, with how old they are; what only
+// the daemon could tell says: try again later.
+func TestInspectStopped(t *testing.T) {
+	s := newSite(t, siteOptions{plain: true, vaults: []string{"vault1"}})
+	s.start()
+	must(t, os.WriteFile(filepath.Join(s.mount, "file"), []byte("content"), 0o644))
+	s.wait("stored")
+	s.eventually(20*time.Second, "the last status on disk", func() error {
+		data, err := os.ReadFile(filepath.Join(s.dir, "state", "status.json"))
+		if err == nil && !strings.Contains(string(data), `"name":"vault1","kind":"backup","url":`+strconv.Quote(s.hosts["vault1"].data)+`,"batch":`+s.head()) {
+			err = errors.New("it does not say yet that vault1 has everything")
+		}
+		return err
+	})
+	head := s.head()
+	for _, pid := range append(s.child("spooler"), s.shipper.cmd.Process.Pid) {
+		must(t, syscall.Kill(pid, syscall.SIGSTOP))
+		defer func() { must(t, syscall.Kill(pid, syscall.SIGCONT)) }()
+	}
+	for _, conf := range []string{s.config, s.cacheCf} {
+		role := filepath.Base(conf)
+		if out := s.slipway("status", "-c", conf); !strings.Contains(out, "the daemon is not answering; its last answer is ") {
+			t.Errorf("%s: status says\n%s", role, out)
+		}
+		out := s.slipway("spool", "ls", "-c", conf)
+		if !strings.Contains(out, "the daemon does not answer: this is what lies on disk; how far the stores are is as of ") {
+			t.Errorf("%s: spool ls says\n%s", role, out)
+		}
+		if !regexp.MustCompile(`(?m)^`+head+` .* stored +1 +.*vault1$`).MatchString(out) {
+			t.Errorf("%s: spool ls does not show batch %s as stored\n%s", role, head, out)
+		}
+		if out := s.slipway("spool", "show", head, "-c", conf); !strings.Contains(out, "stored, 1 copies") {
+			t.Errorf("%s: spool show says\n%s", role, out)
+		}
+	}
+	for _, args := range [][]string{{"spool", "pending"}, {"explain", filepath.Join(s.mount, "file")}} {
+		if out, code := s.try(append(args, "-c", s.config)...); code != 5 || !strings.Contains(out, "does not answer") {
+			t.Errorf("%q: exit code %d\n%s", args, code, out)
+		}
+	}
+	if out, code := s.try("wait", "--stage", "stored", "--timeout", "300ms", "-c", s.config); code != 124 || !strings.Contains(out, "does not answer") {
+		t.Errorf("wait: exit code %d\n%s", code, out)
+	}
+	if out, code := s.try("spool", "hold", head, "-c", s.cacheCf); code != 5 || !strings.Contains(out, "does not answer") {
+		t.Errorf("hold: exit code %d\n%s", code, out)
+	}
 }

@@ -202,6 +202,9 @@ func (v *volume) stopLocked(now time.Time) (h stop) {
 			h.until = end
 		}
 	}
+	if held := v.heldBackLocked(); held.Seq > 0 && (h.from == 0 || held.Seq <= h.from) {
+		h = stop{from: held.Seq, reason: held.waits()}
+	}
 	return h
 }
 

@@ -84,6 +84,7 @@ type cursor struct {
 	begun     []batch.Seq // for each item of ship.when: up to where it has held
 	acks      ack.Acks
 	acksDirty bool
+	told      time.Time  // when the wait in the acks was last put in words
 	marks     []ack.Mark // what is to be read back, and since when it has been there
 }
 
@@ -183,7 +184,7 @@ func (c *cursor) resting(ctx context.Context) State {
 	if c.lastContact(lookEvery) {
 		return Looking
 	}
-	return c.decide()
+	return c.decide(ctx)
 }
 
 // lastContact tells whether the host has not been heard of for so long.
@@ -200,11 +201,15 @@ func (c *cursor) hasLooked() bool {
 }
 
 // decide asks the conditions.
-func (c *cursor) decide() State {
+func (c *cursor) decide(ctx context.Context) State {
 	now := c.s.now()
 	c.v.mu.Lock()
 	d := c.decideLocked(now)
+	told := c.tellWaitLocked(d, now)
 	c.v.mu.Unlock()
+	if told {
+		c.flush(ctx)
+	}
 	c.next = d.next
 	switch {
 	case d.upTo > 0 && (!c.hasLooked() || c.lastContact(stale)):

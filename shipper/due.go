@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"slipway/internal/ack"
 	"slipway/internal/batch"
 )
 
@@ -74,6 +75,27 @@ func (c *cursor) decideLocked(now time.Time) decision {
 		d.reason, d.next = c.waitsForLocked(facts, queue[0], now)
 	}
 	return d
+}
+
+// tellEvery is how often the words of a wait may change in the acks: those of a condition on bytes do with every batch.
+const tellEvery = 10 * time.Second
+
+// tellWaitLocked puts what the host's next batch waits for into its acks, where the primary reads it, and tells whether that changed.
+func (c *cursor) tellWaitLocked(d decision, now time.Time) bool {
+	var wait *ack.Wait
+	if queue := c.queueLocked(); d.upTo == 0 && len(queue) > 0 {
+		wait = &ack.Wait{From: queue[0].seq, For: d.reason}
+		if !d.next.IsZero() {
+			wait.Until = &d.next
+		}
+	}
+	was := c.acks.Waits
+	same := wait == nil && was == nil || wait != nil && was != nil && wait.From == was.From && (wait.For == was.For || now.Sub(c.told) < tellEvery)
+	if same {
+		return false
+	}
+	c.acks.Waits, c.acksDirty, c.told = wait, true, now
+	return true
 }
 
 // factsLocked returns what is the same for all batches of the queue.

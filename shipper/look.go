@@ -36,7 +36,7 @@ func (c *cursor) looking(ctx context.Context) State {
 	c.v.mu.Unlock()
 	c.answered()
 	c.flush(ctx)
-	next := c.decide()
+	next := c.decide(ctx)
 	if next != Sending {
 		c.backoff.Reset() // otherwise the sending decides whether all is well
 	}

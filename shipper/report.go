@@ -95,6 +95,9 @@ func (v *volume) warningsLocked() []string {
 	if v.acks.Full {
 		list = append(list, "the store has reached its cap: raise ship.cap, shorten ship.keep, or see why the backup hosts do not take more")
 	}
+	if h := v.heldBackLocked(); h.Seq > 0 {
+		list = append(list, h.warning())
+	}
 	if v.ahead != "" {
 		list = append(list, v.ahead)
 	}
@@ -145,25 +148,28 @@ func (s *Shipper) Batches(ctx context.Context, volume string, from uint64, limit
 
 func (s *Shipper) row(v *volume, b *batch.Batch) control.BatchRow {
 	env := &b.Envelope
-	stage, copies := s.stage(v, env.First)
+	stage, stores := s.stage(v, env.First)
 	return control.BatchRow{
 		Volume: v.name, Epoch: uint32(env.Epoch), Seq: uint64(env.First), SealedAt: env.SealedAt,
-		Files: env.Counts.Files, Bytes: env.Counts.Bytes, Shards: len(env.Introduces), Stage: stage.String(), Copies: copies,
+		Files: env.Counts.Files, Bytes: env.Counts.Bytes, Shards: len(env.Introduces), Stage: stage.String(),
+		Copies: max(0, len(stores)-1), Stores: stores, Held: len(stores) <= len(v.cursors) && v.heldBack(env.First),
 	}
 }
 
-// stage tells how far a batch has come, and how many backup hosts acknowledged it. Without backup hosts, being cached is all
-// there is, and counts as stored.
-func (s *Shipper) stage(v *volume, seq batch.Seq) (stage control.Stage, copies int) {
+// stage tells how far a batch has come, and which stores hold it: the cache, and the backup hosts that acknowledged it. Without
+// backup hosts, being cached is all there is, and counts as stored.
+func (s *Shipper) stage(v *volume, seq batch.Seq) (stage control.Stage, stores []string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if seq > v.acks.Head {
-		return control.Sealed, 0
+		return control.Sealed, nil
 	}
-	verified := 0
+	copies, verified := 0, 0
+	stores = append(stores, v.acks.Store)
 	for _, c := range v.cursors {
 		if c.acks.Head >= seq {
 			copies++
+			stores = append(stores, c.acks.Store)
 		}
 		if c.acks.Verified >= seq {
 			verified++
@@ -172,11 +178,11 @@ func (s *Shipper) stage(v *volume, seq batch.Seq) (stage control.Stage, copies i
 	need := s.cfg.Ship.Copies
 	switch {
 	case verified >= need:
-		return control.Verified, copies
+		return control.Verified, stores
 	case copies >= need:
-		return control.Stored, copies
+		return control.Stored, stores
 	}
-	return control.Cached, copies
+	return control.Cached, stores
 }
 
 // Pending is empty: what is not sealed is on the primary.
@@ -192,10 +198,11 @@ func (s *Shipper) Barrier(_ context.Context, b control.Barrier) (control.Barrier
 	return b, errNoPaths
 }
 
-// Do is the operator's word. "ship" sends a volume, or all (""), now, whatever the conditions say.
-func (s *Shipper) Do(_ context.Context, verb, arg string) error {
+// Do is the operator's word. "ship" sends a volume, or all (""), now, whatever the conditions say; "hold", "release" and "now" are
+// about one batch, VOLUME/BATCH.
+func (s *Shipper) Do(ctx context.Context, verb, arg string) error {
 	if verb != "ship" {
-		return fmt.Errorf("the shipper knows no %q", verb)
+		return s.order(ctx, verb, arg)
 	}
 	found := false
 	for _, v := range s.all() {

@@ -33,9 +33,12 @@ func (c *cursor) sending(ctx context.Context) State {
 		return Idle
 	}
 	if held > 0 && queue[0].seq >= held {
-		return c.decide()
+		return c.decide(ctx)
 	}
 	b, err := c.ship(ctx, &p, queue[0].seq)
+	if errors.Is(err, errHeldNow) {
+		return c.decide(ctx)
+	}
 	if err != nil {
 		return c.failed(ctx, fmt.Errorf("ship batch %d to %s: %w", queue[0].seq, c.h.name, err))
 	}
@@ -45,7 +48,7 @@ func (c *cursor) sending(ctx context.Context) State {
 	c.answered()
 	c.flush(ctx)
 	wakeUp(c.again)
-	return c.decide()
+	return c.decide(ctx)
 }
 
 // ship sends one batch: its shards, several at once, and when all are durable there, the batch file (commit point 6 with the
@@ -70,6 +73,9 @@ func (c *cursor) ship(ctx context.Context, p *intake.Chain, seq batch.Seq) (*bat
 		}
 		group.Go(func() error {
 			defer c.h.slots.Release(1)
+			if c.v.heldBack(seq) {
+				return errHeldNow
+			}
 			return c.shipShard(gctx, seq, o)
 		})
 	}
@@ -78,6 +84,9 @@ func (c *cursor) ship(ctx context.Context, p *intake.Chain, seq batch.Seq) (*bat
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
+	}
+	if c.v.heldBack(seq) { // without its file nothing of the batch is there
+		return nil, errHeldNow
 	}
 	if err := c.store.Publish(ctx, b.Path(), data); err != nil {
 		return nil, err

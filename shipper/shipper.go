@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"path/filepath"
 	"sort"
@@ -131,14 +132,23 @@ func (s *Shipper) Close() error {
 	return errors.Join(append(faults, s.root.Close())...)
 }
 
-// begin keeps a second shipper off this state directory until the function that it returns is called.
-func (s *Shipper) begin() (end func(), err error) {
+// lock keeps a second shipper off this state directory until it is closed.
+func (s *Shipper) lock() (io.Closer, error) {
 	if err := durable.MkdirAll(s.cfg.State, 0o700); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
 	}
 	f, err := durable.Lock(filepath.Join(s.cfg.State, "shipper.lock"))
 	if err != nil {
 		return nil, fmt.Errorf("lock state directory %s, another shipper may run there: %w", s.cfg.State, err)
+	}
+	return f, nil
+}
+
+// begin locks the state directory until the function that it returns is called, and forgets what was read for a look.
+func (s *Shipper) begin() (end func(), err error) {
+	f, err := s.lock()
+	if err != nil {
+		return nil, err
 	}
 	s.beginMu.Lock()
 	defer s.beginMu.Unlock()

@@ -39,6 +39,7 @@ type volume struct {
 	acksDirty  bool
 	stateDirty bool
 	manual     batch.Seq // an operator said: everything up to here goes
+	holds      []hold    // an operator said: nothing goes from here on
 	note       string    // what the next batch waits for, in words
 	fault      string    // why nothing of this volume is taken
 	ahead      string    // the primary's clock, if it is wrong
@@ -107,7 +108,7 @@ func (v *volume) restoreLocked(p *checkpoint) {
 	v.chain, v.evicted, v.gone, v.toSweep = p.Chain, p.Evicted, p.Gone, p.Sweep
 	a := p.Cache
 	a.Store, a.Kind, a.URL, a.Copies = v.acks.Store, v.acks.Kind, v.acks.URL, v.acks.Copies
-	v.acks = a
+	v.acks, v.holds = a, p.Holds
 	for _, c := range v.cursors {
 		if r, ok := p.Hosts[c.h.name]; ok {
 			r.Acks.Store, r.Acks.Kind, r.Acks.URL = c.acks.Store, c.acks.Kind, c.acks.URL
@@ -119,6 +120,7 @@ func (v *volume) restoreLocked(p *checkpoint) {
 func (v *volume) snapshotLocked() checkpoint {
 	p := checkpoint{VolumeID: v.in.ID, Chain: v.chain.Clone(), Evicted: v.evicted, Gone: v.gone, Cache: v.acks, Hosts: map[string]hostRecord{}}
 	p.Sweep = append(p.Sweep, v.toSweep...)
+	p.Holds = append(p.Holds, v.holds...)
 	for _, c := range v.cursors {
 		p.Hosts[c.h.name] = hostRecord{Acks: c.acks, Due: append([]ack.Mark(nil), c.marks...)}
 	}

@@ -178,6 +178,14 @@ func text(cmd *cobra.Command, flag string) string {
 	return v
 }
 
+func number(cmd *cobra.Command, flag string) int {
+	n, err := cmd.Flags().GetInt(flag)
+	if err != nil {
+		panic(err) // a flag that this program does not define
+	}
+	return n
+}
+
 func isSet(cmd *cobra.Command, flag string) bool {
 	f := cmd.Flags().Lookup(flag)
 	return f != nil && f.Value.String() == "true"

@@ -36,7 +36,7 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"rc": exitsWith, "keys": hasKeys, "awaitfile": awaitFile, "flip": flip, "sendsignal": sendSignal, "sametree": sameTree, "expand": expand,
-			"nothingin": nothingIn,
+			"nothingin": nothingIn, "nextbatch": nextBatch,
 		},
 		Setup: func(env *testscript.Env) error {
 			env.Defer(func() { // a script that failed in the middle leaves its mount behind
@@ -105,6 +105,14 @@ func awaitFile(ts *testscript.TestScript, _ bool, args []string) {
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
+}
+
+// nextBatch is "nextbatch VARIABLE CONFIG": the number that the next batch will have.
+func nextBatch(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(ts.Exec("slipway", "status", "--json", "-c", args[1]))
+	var st control.Status
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &st))
+	ts.Setenv(args[0], strconv.FormatUint(st.HeadBatch+1, 10))
 }
 
 // expand is "expand FILE": replaces $VARIABLES in the file.
@@ -238,7 +246,7 @@ func (canned) Batches(_ context.Context, _ string, from uint64, _ int) ([]contro
 	if from > 42 {
 		return nil, nil
 	}
-	return []control.BatchRow{{Volume: "projects", Epoch: 2, Seq: 42, SealedAt: cannedTime, Files: 3, Bytes: 4096, Shards: 1, Stage: "cached"}}, nil
+	return []control.BatchRow{{Volume: "projects", Epoch: 2, Seq: 42, SealedAt: cannedTime, Files: 3, Bytes: 4096, Shards: 1, Stage: "cached", Stores: []string{"alpha", "cache1"}, Held: true}}, nil
 }
 
 func (canned) Pending(context.Context, int) ([]control.PendingRow, error) {

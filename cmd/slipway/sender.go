@@ -56,8 +56,12 @@ func order(use, short, verb string, args cobra.PositionalArgs) *cobra.Command {
 			return client.Do(cmd.Context(), verb, volume+"/"+strings.Join(args, ""))
 		}),
 	}
-	c.Flags().String("volume", "", "the `VOLUME`, where this node holds several")
+	volumeFlag(c)
 	return c
+}
+
+func volumeFlag(c *cobra.Command) {
+	c.Flags().String("volume", "", "the `VOLUME`, where this node holds several")
 }
 
 // volumeOf returns the volume that is meant: the one named, or the only one there is.

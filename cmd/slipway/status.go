@@ -96,12 +96,16 @@ func explainCommand() *cobra.Command {
 
 // answers runs fn with the daemon, or with the disk when the daemon is dead.
 func answers(cmd *cobra.Command, cfg *config.Config, fn func(offline.Answers) error) error {
-	a, end, err := offline.Reach(cmd.Context(), cfg)
+	a, err := offline.Reach(cmd.Context(), cfg)
 	if err != nil {
 		return err
 	}
-	defer end()
-	return fn(a)
+	defer a.Close()
+	if err := fn(a); err != nil || a.Note == "" {
+		return err
+	}
+	cmd.PrintErrln("slipway:", a.Note)
+	return nil
 }
 
 func waitCommand() *cobra.Command {

@@ -5,15 +5,30 @@ import (
 	"fmt"
 
 	"slipway/internal/batch"
+	"slipway/internal/control"
 	"slipway/internal/restore/chain"
 	"slipway/internal/store"
 )
 
-// Shown is a batch's envelope with the digest of its file.
+// Shown is a batch's envelope with the digest of its file, and where the batch is.
 type Shown struct {
 	Digest batch.Digest `json:"digest"`
 	Size   int64        `json:"size"`
+	Stage  string       `json:"stage,omitempty"` // this and the next three: as the node knows
+	Copies int          `json:"copies"`
+	Stores []string     `json:"stores,omitempty"`
+	Held   bool         `json:"held,omitempty"`
+	Named  bool         `json:"owner_named"` // the configuration or this node's key names the owner whose signature it bears
 	batch.Envelope
+}
+
+// Stands adds where the batch is.
+func (s *Shown) Stands(rows []control.BatchRow) {
+	for _, r := range rows {
+		if r.Volume == s.Volume && r.Seq == uint64(s.Last) && r.Epoch == uint32(s.Epoch) {
+			s.Stage, s.Copies, s.Stores, s.Held = r.Stage, r.Copies, r.Stores, r.Held
+		}
+	}
 }
 
 // ShowBatch reads a batch from the first store of a request that has it. Its signature is checked against the key that its
@@ -31,14 +46,14 @@ func ShowBatch(ctx context.Context, r Request, seq uint64) (*Shown, error) {
 		}
 		for i := len(slots) - 1; i >= 0; i-- { // the highest epoch first
 			if uint64(slots[i].First) <= seq && seq <= uint64(slots[i].Last) {
-				return showSlot(ctx, s.Store, &slots[i])
+				return v.showSlot(ctx, s.Store, &slots[i])
 			}
 		}
 	}
 	return nil, fmt.Errorf("show batch %d: %w", seq, store.ErrNotExist)
 }
 
-func showSlot(ctx context.Context, s store.Store, slot *chain.Slot) (*Shown, error) {
+func (v *Volume) showSlot(ctx context.Context, s store.Store, slot *chain.Slot) (*Shown, error) {
 	data, err := s.Read(ctx, slot.Path(), batch.MaxFile)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", slot.Path(), err)
@@ -50,5 +65,6 @@ func showSlot(ctx context.Context, s store.Store, slot *chain.Slot) (*Shown, err
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", slot.Path(), err)
 	}
-	return &Shown{Digest: b.Digest, Size: int64(len(data)), Envelope: b.Envelope}, nil
+	named := b.Verify(v.Owners) == nil
+	return &Shown{Digest: b.Digest, Size: int64(len(data)), Named: named, Envelope: b.Envelope}, nil
 }

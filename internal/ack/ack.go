@@ -50,6 +50,13 @@ type Mark struct {
 	At  time.Time `json:"at"`
 }
 
+// Wait says why nothing goes to a backup host now, for people.
+type Wait struct {
+	From  batch.Seq  `json:"from"`            // this batch and those behind it
+	For   string     `json:"for"`             // in words
+	Until *time.Time `json:"until,omitempty"` // when it goes if nothing else happens; nil: nobody knows
+}
+
 // Acks is the file acks/<store>.json: how far one store has got. Written by the daemon beside the store and, for each backup
 // host, by the shipper; a hint that is never above what is durable there.
 type Acks struct {
@@ -67,6 +74,7 @@ type Acks struct {
 	Error      string         `json:"error,omitempty"`
 	State      string         `json:"state,omitempty"`   // with an error: Refused, or "" for a store that is away
 	Refused    []Refusal      `json:"refused,omitempty"` // the newest, at most MaxRefused
+	Waits      *Wait          `json:"waits,omitempty"`   // a backup host's file: what holds the next batch back
 	At         time.Time      `json:"at"`
 	Recent     []Mark         `json:"recent,omitempty"` // the last heads with the time each was reached, newest last, at most MaxRecent
 }
@@ -125,6 +133,9 @@ func ReadAll(ctx context.Context, s store.Store) ([]Acks, error) {
 func Write(ctx context.Context, s store.Store, a Acks) error {
 	a.Format = Format
 	a.Error = clip(a.Error)
+	if a.Waits != nil {
+		a.Waits = &Wait{a.Waits.From, clip(a.Waits.For), a.Waits.Until}
+	}
 	a.Recent = newest(a.Recent, MaxRecent)
 	a.Refused = append([]Refusal(nil), newest(a.Refused, MaxRefused)...)
 	for i := range a.Refused {
@@ -169,7 +180,8 @@ func (a *Acks) check() error {
 	switch {
 	case !grammar.MatchString(a.Store):
 		return fmt.Errorf("%.80q is not a store's name: %w", a.Store, ErrFormat)
-	case len(a.Recent) > MaxRecent || len(a.Refused) > MaxRefused || len(a.Error) > maxText || len(a.State) > maxText:
+	case len(a.Recent) > MaxRecent || len(a.Refused) > MaxRefused || len(a.Error) > maxText || len(a.State) > maxText,
+		a.Waits != nil && len(a.Waits.For) > maxText:
 		return fmt.Errorf("it is longer than it may be: %w", ErrFormat)
 	case a.Verified > a.Head:
 		return fmt.Errorf("verified %d lies above the head %d: %w", a.Verified, a.Head, ErrFormat)

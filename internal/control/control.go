@@ -138,6 +138,8 @@ type BatchRow struct {
 	Shards   int       `json:"shards"`
 	Stage    string    `json:"stage"`
 	Copies   int       `json:"copies"`
+	Stores   []string  `json:"stores,omitempty"` // that hold it, as far as is known here: "vault1"
+	Held     bool      `json:"held,omitempty"`   // by an operator: it does not go to the backup hosts
 }
 
 // PendingRow is a line of `spool pending --json`. A path that is not valid UTF-8 has path_b64 beside it.

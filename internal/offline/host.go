@@ -128,7 +128,11 @@ func batchRow(env *batch.Envelope, acks []ack.Acks) control.BatchRow {
 		if a.Copies > 0 {
 			need = a.Copies
 		}
-		if a.Kind == "backup" && a.Head >= env.Last {
+		if a.Head < env.Last {
+			continue
+		}
+		r.Stores = append(r.Stores, a.Store)
+		if a.Kind == "backup" {
 			r.Copies++
 		}
 	}

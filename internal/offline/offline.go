@@ -30,24 +30,48 @@ type Answers interface {
 	List(ctx context.Context, path string, recursive bool) ([]control.ListRow, error)
 }
 
-// Reach returns the running daemon of a configuration, or else what the disk says. A daemon that is there and does not answer
-// holds the catalog: control.ErrSilent, and only its last status can be told.
-func Reach(ctx context.Context, c *config.Config) (a Answers, end func(), err error) {
+// Reached is whoever answers.
+type Reached struct {
+	Answers
+	Note  string // not the daemon: who answers, and how old what it knows is; "" otherwise
+	Close func()
+}
+
+// Reach returns the running daemon of a configuration, or else what the disk says. A primary's daemon that is there and does not
+// answer holds the catalog: what only that could tell is control.ErrSilent then.
+func Reach(ctx context.Context, c *config.Config) (*Reached, error) {
 	client, err := control.Dial(c.State())
+	r, daemon := &Reached{Answers: client, Close: func() {}}, "is dead"
 	switch {
 	case err == nil:
-		return client, func() {}, nil
+		return r, nil
+	case errors.Is(err, control.ErrSilent):
+		daemon = "does not answer"
 	case !errors.Is(err, control.ErrNoDaemon):
-		return nil, nil, err
+		return nil, err
 	}
 	if h, ok := hostOf(c); ok {
-		return h, func() {}, nil
+		r.Answers = h
+	} else if daemon == "is dead" {
+		v, err := Open(ctx, c.Primary)
+		if err != nil {
+			return nil, err
+		}
+		r.Answers, r.Close = v, func() { _ = v.Close() }
+	} else {
+		r.Answers = silentOf(c.Primary)
 	}
-	v, err := Open(ctx, c.Primary)
-	if err != nil {
-		return nil, nil, err
+	r.Note = fmt.Sprintf("the daemon %s: this is what lies on disk; how far the stores are is as of %s ago", daemon, lastSaid(c.State()))
+	return r, nil
+}
+
+// lastSaid tells how old the daemon's last word is.
+func lastSaid(state string) string {
+	list, err := control.LastStatus(state)
+	if err != nil || len(list) == 0 {
+		return age(time.Time{})
 	}
-	return v, func() { _ = v.Close() }, nil
+	return age(list[0].At)
 }
 
 // Volume answers for a dead spooler.
@@ -218,10 +242,10 @@ func (v *Volume) Batches(_ context.Context, volume string, from uint64, limit in
 			if limit > 0 && len(rows) == limit {
 				return nil
 			}
-			stage, copies := v.stage(uint64(b.Seq))
+			stage, stores := v.stage(uint64(b.Seq))
 			rows = append(rows, control.BatchRow{
-				Volume: v.cfg.Volume, Epoch: uint32(b.Epoch), Seq: uint64(b.Seq), SealedAt: b.SealedAt,
-				Files: b.Files, Bytes: b.Bytes, Shards: b.Shards, Stage: stage.String(), Copies: copies,
+				Volume: v.cfg.Volume, Epoch: uint32(b.Epoch), Seq: uint64(b.Seq), SealedAt: b.SealedAt, Files: b.Files, Bytes: b.Bytes,
+				Shards: b.Shards, Stage: stage.String(), Copies: copiesOf(v.last.Stores, uint64(b.Seq)), Stores: stores,
 			})
 			return nil
 		})
@@ -229,10 +253,10 @@ func (v *Volume) Batches(_ context.Context, volume string, from uint64, limit in
 	return rows, err
 }
 
-// stage returns how far a batch was known to have come, and on how many backup hosts it was. A stage that the configuration
+// stage returns how far a batch was known to have come, and the stores that were known to hold it. A stage that the configuration
 // does not have is passed with the one before it. Verified is not remembered here.
-func (v *Volume) stage(seq uint64) (control.Stage, int) {
-	replicas, cached, copies := 0, false, 0
+func (v *Volume) stage(seq uint64) (stage control.Stage, stores []string) {
+	replicas, cached := 0, false
 	for _, st := range v.last.Stores {
 		if st.Batch < seq {
 			continue
@@ -242,22 +266,31 @@ func (v *Volume) stage(seq uint64) (control.Stage, int) {
 			replicas++
 		case "cache":
 			cached = true
-		case "backup":
-			copies++
 		}
+		stores = append(stores, st.Name)
 	}
 	switch {
 	case replicas < v.cfg.MinReplicas && !cached:
-		return control.Sealed, copies
+		return control.Sealed, stores
 	case !cached:
 		if len(v.cfg.Replicas) == 0 {
-			return control.Sealed, copies
+			return control.Sealed, stores
 		}
-		return control.Replicated, copies
-	case copies < max(1, v.cfg.Copies):
-		return control.Cached, copies
+		return control.Replicated, stores
+	case copiesOf(v.last.Stores, seq) < max(1, v.cfg.Copies):
+		return control.Cached, stores
 	}
-	return control.Stored, copies
+	return control.Stored, stores
+}
+
+// copiesOf counts the backup hosts that were known to hold a batch.
+func copiesOf(stores []control.StoreStatus, seq uint64) (n int) {
+	for _, st := range stores {
+		if st.Kind == "backup" && st.Batch >= seq {
+			n++
+		}
+	}
+	return n
 }
 
 // Status returns the status of a configuration's daemon: its answer, or what the disk says where it is dead, or what it last

@@ -105,10 +105,10 @@ func write(t *testing.T, c *config.Config, records ...*journal.Record) journal.P
 
 func reach(t *testing.T, c *config.Config) Answers {
 	t.Helper()
-	a, end, err := Reach(t.Context(), c)
+	r, err := Reach(t.Context(), c)
 	must(t, err)
-	t.Cleanup(end)
-	return a
+	t.Cleanup(r.Close)
+	return r.Answers
 }
 
 func TestNeverMounted(t *testing.T) {
@@ -137,7 +137,7 @@ func TestNeverMounted(t *testing.T) {
 func TestNotInitialised(t *testing.T) {
 	c := primary(t)
 	c.Primary.State = t.TempDir()
-	if _, _, err := Reach(t.Context(), c); !errors.Is(err, state.ErrNotInitialised) {
+	if _, err := Reach(t.Context(), c); !errors.Is(err, state.ErrNotInitialised) {
 		t.Error(err)
 	}
 	if _, err := Status(t.Context(), c); !errors.Is(err, state.ErrNotInitialised) {
@@ -336,7 +336,7 @@ func TestBusy(t *testing.T) {
 	cat, err := catalog.Open(state.Dir(c.State()).Catalog())
 	must(t, err)
 	defer func() { must(t, cat.Close()) }()
-	if _, _, err := Reach(t.Context(), c); !errors.Is(err, catalog.ErrBusy) {
+	if _, err := Reach(t.Context(), c); !errors.Is(err, catalog.ErrBusy) {
 		t.Error(err)
 	}
 	if list, err := Status(t.Context(), c); err != nil || len(list) != 0 {
@@ -351,7 +351,7 @@ func TestBusy(t *testing.T) {
 func TestCorruptCatalog(t *testing.T) {
 	c := primary(t)
 	must(t, os.WriteFile(state.Dir(c.State()).Catalog(), []byte("rubbish"), 0o600))
-	if _, _, err := Reach(t.Context(), c); !errors.Is(err, catalog.ErrCorrupt) {
+	if _, err := Reach(t.Context(), c); !errors.Is(err, catalog.ErrCorrupt) {
 		t.Error(err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -75,14 +76,26 @@ func table(w io.Writer, rows [][]string) error {
 	return nil
 }
 
-// Table returns a function that writes rows below a heading.
+// Table returns a function that writes rows below a heading; where the terminal is too narrow for that, a block of lines for each row.
 func Table[T any](row func(T) []string, heading ...string) func(io.Writer, []T) error {
 	return func(w io.Writer, list []T) error {
 		rows := [][]string{heading}
 		for _, v := range list {
 			rows = append(rows, row(v))
 		}
-		return table(w, rows)
+		wide := columns(w)
+		if wide == 0 {
+			return table(w, rows)
+		}
+		var b strings.Builder
+		if err := table(&b, rows); err != nil {
+			return err
+		}
+		if widest(b.String()) > wide {
+			return blocks(w, rows)
+		}
+		_, err := io.WriteString(w, b.String())
+		return err
 	}
 }
 
@@ -92,11 +105,15 @@ func seconds(s float64) string { return config.FormatDuration(time.Duration(s * 
 
 // Batches writes `spool ls`.
 var Batches = Table(func(b control.BatchRow) []string {
+	stores := b.Stores
+	if b.Held {
+		stores = append(slices.Clone(stores), "(held)")
+	}
 	return []string{
 		strconv.FormatUint(b.Seq, 10), strconv.FormatUint(uint64(b.Epoch), 10), when(b.SealedAt), strconv.FormatInt(b.Files, 10),
-		config.FormatSize(b.Bytes), strconv.Itoa(b.Shards), b.Stage, strconv.Itoa(b.Copies),
+		config.FormatSize(b.Bytes), strconv.Itoa(b.Shards), b.Stage, strconv.Itoa(b.Copies), strings.Join(stores, " "),
 	}
-}, "BATCH", "EPOCH", "SEALED", "FILES", "BYTES", "SHARDS", "STAGE", "COPIES")
+}, "BATCH", "EPOCH", "SEALED", "FILES", "BYTES", "SHARDS", "STAGE", "COPIES", "IN")
 
 // Pending writes `spool pending`.
 var Pending = Table(func(p control.PendingRow) []string {

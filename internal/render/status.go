@@ -21,7 +21,7 @@ func Status(out io.Writer, list []control.Status, now time.Time) error {
 			fmt.Fprintln(w)
 		}
 		heading(w, p, s, now)
-		pipeline(w, p, s)
+		pipeline(w, p, s, columns(out))
 		notes(w, p, s)
 	}
 	_, err := io.WriteString(out, w.String())
@@ -60,14 +60,14 @@ func heading(w *strings.Builder, p paint, s control.Status, now time.Time) {
 // cell is a place of the pipeline: a title and lines below it.
 type cell []string
 
-func pipeline(w *strings.Builder, p paint, s control.Status) {
-	var columns [][]cell
+func pipeline(w *strings.Builder, p paint, s control.Status, wide int) {
+	var places [][]cell
 	if s.Role == "primary" {
 		pending := cell{"pending", fmt.Sprintf("%d files, %s", s.Pending.Files, config.FormatSize(s.Pending.Bytes))}
 		if s.Pending.Files > 0 {
 			pending = append(pending, "oldest "+seconds(s.Pending.OldestSeconds))
 		}
-		columns = append(columns, []cell{pending})
+		places = append(places, []cell{pending})
 	}
 	for _, kind := range []string{"own", "replica", "cache", "backup"} {
 		var column []cell
@@ -77,10 +77,14 @@ func pipeline(w *strings.Builder, p paint, s control.Status) {
 			}
 		}
 		if column != nil {
-			columns = append(columns, column)
+			places = append(places, column)
 		}
 	}
-	sideBySide(w, p, columns)
+	if needed := widths(places); wide > 0 && sum(needed)-gap > wide {
+		below(w, p, places)
+	} else {
+		sideBySide(w, p, places, needed)
+	}
 }
 
 func storeCell(st control.StoreStatus, spool control.SpoolStatus) cell {
@@ -97,10 +101,57 @@ func storeCell(st control.StoreStatus, spool control.SpoolStatus) cell {
 	return c
 }
 
+// below writes one place after another, for a terminal that is too narrow.
+func below(w *strings.Builder, p paint, columns [][]cell) {
+	for _, column := range columns {
+		for _, c := range column {
+			for i, text := range c {
+				if i > 0 {
+					text = "  " + text
+				}
+				fmt.Fprintln(w, emphasise(p, text))
+			}
+		}
+	}
+}
+
+// lead is what stands before a line of a place: an arrow leads into every column but the first.
+func lead(x, n, i int) string {
+	switch {
+	case x == 0:
+		return ""
+	case n == 0 && i == 0:
+		return "→ "
+	}
+	return "  "
+}
+
+// widths returns how wide each column is, with the gap behind it.
+func widths(columns [][]cell) []int {
+	list := make([]int, len(columns))
+	for x, column := range columns {
+		for n, c := range column {
+			for i, text := range c {
+				list[x] = max(list[x], utf8.RuneCountInString(lead(x, n, i)+text)+gap)
+			}
+		}
+	}
+	return list
+}
+
+// gap is the space between two columns.
+const gap = 2
+
+func sum(list []int) (total int) {
+	for _, n := range list {
+		total += n
+	}
+	return total
+}
+
 // sideBySide writes columns side by side, the places of one column below one another.
-func sideBySide(w *strings.Builder, p paint, columns [][]cell) {
+func sideBySide(w *strings.Builder, p paint, columns [][]cell, widths []int) {
 	var lines [][]string
-	widths := make([]int, len(columns))
 	for x, column := range columns {
 		y := 0
 		for n, c := range column {
@@ -108,13 +159,7 @@ func sideBySide(w *strings.Builder, p paint, columns [][]cell) {
 				for len(lines) <= y {
 					lines = append(lines, make([]string, len(columns)))
 				}
-				if i == 0 && x > 0 && n == 0 {
-					text = "→ " + text
-				} else if x > 0 {
-					text = "  " + text
-				}
-				lines[y][x] = text
-				widths[x] = max(widths[x], utf8.RuneCountInString(text))
+				lines[y][x] = lead(x, n, i) + text
 				y++
 			}
 		}
@@ -123,7 +168,7 @@ func sideBySide(w *strings.Builder, p paint, columns [][]cell) {
 		var b strings.Builder
 		for x, text := range line {
 			b.WriteString(emphasise(p, text))
-			b.WriteString(strings.Repeat(" ", widths[x]-utf8.RuneCountInString(text)+2))
+			b.WriteString(strings.Repeat(" ", widths[x]-utf8.RuneCountInString(text)))
 		}
 		fmt.Fprintln(w, strings.TrimRight(b.String(), " "))
 	}

@@ -161,7 +161,13 @@ func Batch(w io.Writer, b *access.Shown) error {
 		{"sealed", when(b.SealedAt)}, {"digest", b.Digest.String()},
 		{"changes", fmt.Sprintf("%d files, %s, %d removals", b.Counts.Files, config.FormatSize(b.Counts.Bytes), b.Counts.Removals)},
 		{"complete", strconv.FormatBool(b.Complete) + " " + b.Why}, {"base", strconv.FormatUint(uint64(b.Base), 10)},
-		{"file", config.FormatSize(b.Size)}, {"owner", b.OwnerKey},
+		{"file", config.FormatSize(b.Size)}, {"signature", "good, by " + ownerOf(b)},
+	}
+	if b.Stage != "" {
+		rows = append(rows, []string{"stage", fmt.Sprintf("%s, %d copies on backup hosts", b.Stage, b.Copies)}, []string{"in", strings.Join(b.Stores, " ")})
+	}
+	if b.Held {
+		rows = append(rows, []string{"held", fmt.Sprintf("by an operator: slipway spool release %d", b.Last)})
 	}
 	for _, o := range b.Introduces {
 		rows = append(rows, []string{"shard", o.Digest.String() + " " + config.FormatSize(o.Size)})
@@ -169,7 +175,18 @@ func Batch(w io.Writer, b *access.Shown) error {
 	for _, o := range b.Abandons {
 		rows = append(rows, []string{"abandons", o.Digest.String()})
 	}
-	return table(w, rows)
+	files := fmt.Sprintf("slipway diff --at %d --to %d --identity FILE", b.First-1, b.Last)
+	if b.First == 1 {
+		files = fmt.Sprintf("slipway ls -r --at %d --identity FILE", b.Last)
+	}
+	return table(w, append(rows, []string{"its files", "sealed: `" + files + "` lists them"}))
+}
+
+func ownerOf(b *access.Shown) string {
+	if b.Named {
+		return b.OwnerKey
+	}
+	return b.OwnerKey + ", whom this node's configuration does not name"
 }
 
 // Verified is what a verification of one store came to.

@@ -151,12 +151,16 @@ func (v *volume) row(e *batch.Envelope) control.BatchRow {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	stage, copies := control.Replicated, 0
+	var stores []string
 	for _, a := range v.stages {
-		switch {
-		case a.Head < e.Last:
-		case a.Kind == "cache":
+		if a.Head < e.Last {
+			continue
+		}
+		stores = append(stores, a.Store)
+		switch a.Kind {
+		case "cache":
 			stage = max(stage, control.Cached)
-		case a.Kind == "backup":
+		case "backup":
 			copies++
 		}
 	}
@@ -165,7 +169,7 @@ func (v *volume) row(e *batch.Envelope) control.BatchRow {
 	}
 	return control.BatchRow{
 		Volume: v.name, Epoch: uint32(e.Epoch), Seq: uint64(e.Last), SealedAt: e.SealedAt, Files: e.Counts.Files, Bytes: e.Counts.Bytes,
-		Shards: len(e.Introduces), Stage: stage.String(), Copies: copies,
+		Shards: len(e.Introduces), Stage: stage.String(), Copies: copies, Stores: stores,
 	}
 }
 
