@@ -158,7 +158,7 @@ func TestInspectStopped(t *testing.T) {
 		if !strings.Contains(out, "the daemon does not answer: this is what lies on disk; how far the stores are is as of ") {
 			t.Errorf("%s: spool ls says\n%s", role, out)
 		}
-		if !regexp.MustCompile(`(?m)^`+head+` .* stored +1 +.*vault1$`).MatchString(out) {
+		if !regexp.MustCompile(`(?m)^` + head + ` .* stored +1 +.*vault1$`).MatchString(out) {
 			t.Errorf("%s: spool ls does not show batch %s as stored\n%s", role, head, out)
 		}
 		if out := s.slipway("spool", "show", head, "-c", conf); !strings.Contains(out, "stored, 1 copies") {

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"slipway/internal/batch"
+	"slipway/internal/batchlist"
 	"slipway/internal/control"
 )
 
@@ -135,24 +137,22 @@ func (s *Shipper) Batches(ctx context.Context, volume string, from uint64, limit
 			continue
 		}
 		p := v.copyChain()
-		for seq := max(batch.Seq(from), p.Low); seq <= p.Head && p.Head > 0 && len(rows) < limit; seq++ {
-			b, _, err := v.in.Load(ctx, &p, seq)
-			if err != nil {
-				return rows, err
-			}
-			rows = append(rows, s.row(v, b))
+		list, err := v.in.Listed(ctx, &p, batchlist.Path(filepath.Dir(s.checkpointPath(v.name)), v.name), batch.Seq(from), limit-len(rows))
+		for _, r := range list {
+			rows = append(rows, s.row(v, r))
+		}
+		if err != nil || len(rows) >= limit {
+			return rows, err
 		}
 	}
 	return rows, nil
 }
 
-func (s *Shipper) row(v *volume, b *batch.Batch) control.BatchRow {
-	env := &b.Envelope
-	stage, stores := s.stage(v, env.First)
+func (s *Shipper) row(v *volume, r batchlist.Row) control.BatchRow {
+	stage, stores := s.stage(v, r.Seq)
 	return control.BatchRow{
-		Volume: v.name, Epoch: uint32(env.Epoch), Seq: uint64(env.First), SealedAt: env.SealedAt,
-		Files: env.Counts.Files, Bytes: env.Counts.Bytes, Shards: len(env.Introduces), Stage: stage.String(),
-		Copies: max(0, len(stores)-1), Stores: stores, Held: len(stores) <= len(v.cursors) && v.heldBack(env.First),
+		Volume: v.name, Epoch: uint32(r.Epoch), Seq: uint64(r.Seq), SealedAt: r.SealedAt, Files: r.Files, Bytes: r.Bytes, Shards: r.Shards,
+		Stage: stage.String(), Copies: max(0, len(stores)-1), Stores: stores, Held: len(stores) <= len(v.cursors) && v.heldBack(r.Seq),
 	}
 }
 

@@ -101,7 +101,7 @@ func answers(cmd *cobra.Command, cfg *config.Config, fn func(offline.Answers) er
 		return err
 	}
 	defer a.Close()
-	if err := fn(a); err != nil || a.Note == "" {
+	if err := fn(a.Answers); err != nil || a.Note == "" {
 		return err
 	}
 	cmd.PrintErrln("slipway:", a.Note)

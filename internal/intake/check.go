@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"slipway/internal/batch"
+	"slipway/internal/batchlist"
 	"slipway/internal/store"
 )
 
@@ -179,4 +180,27 @@ func (v *Volume) Load(ctx context.Context, c *Chain, seq batch.Seq) (*batch.Batc
 		return nil, nil, fmt.Errorf("read batch %d: %w", seq, &Refusal{name, "damaged", err})
 	}
 	return b, data, nil
+}
+
+// Listed returns what listings show of a chain's batches from a number on, at most limit of them. rows is where they are remembered.
+func (v *Volume) Listed(ctx context.Context, c *Chain, rows string, from batch.Seq, limit int) ([]batchlist.Row, error) {
+	first := max(from, c.Low, 1)
+	last := min(c.Head, first+batch.Seq(limit)-1)
+	known := batchlist.Open(rows, v.Dir, first, last)
+	defer known.Close()
+	var list []batchlist.Row
+	for seq := first; seq <= last; seq++ {
+		r, err := known.Row(c.At(seq).Epoch, seq, func() (*batch.Envelope, error) {
+			b, _, err := v.Load(ctx, c, seq)
+			if err != nil {
+				return nil, err
+			}
+			return &b.Envelope, nil
+		})
+		if err != nil {
+			return list, err
+		}
+		list = append(list, r)
+	}
+	return list, nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"slipway/internal/ack"
 	"slipway/internal/batch"
+	"slipway/internal/batchlist"
 	"slipway/internal/store"
 )
 
@@ -258,19 +259,10 @@ func (k *Keeper) Head() batch.Seq {
 	return k.Acks.Head
 }
 
-// Each calls fn with the envelope of each batch held from a number on, oldest first, until fn returns false.
-func (k *Keeper) Each(ctx context.Context, from batch.Seq, fn func(*batch.Envelope) bool) error {
+// Rows returns what listings show of the batches held from a number on, at most limit of them, oldest first.
+func (k *Keeper) Rows(ctx context.Context, from batch.Seq, limit int) ([]batchlist.Row, error) {
 	c := k.Chain()
-	for seq := max(from, c.Low); seq <= c.Head && c.Head > 0; seq++ {
-		b, _, err := k.Load(ctx, &c, seq)
-		if err != nil {
-			return err
-		}
-		if !fn(&b.Envelope) {
-			return nil
-		}
-	}
-	return nil
+	return k.Listed(ctx, &c, batchlist.Path(k.State, k.Name), from, limit)
 }
 
 // Naming returns the volume's nodes by its newest batch.

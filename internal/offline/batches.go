@@ -9,13 +9,16 @@ import (
 // page is how many batches are asked for at once.
 const page = 1000
 
-// AllBatches asks for all batches of all volumes, a page at a time.
+// AllBatches asks for all batches of all volumes: of a daemon a page at a time, since its answers have to begin soon.
 func AllBatches(ctx context.Context, a Answers) ([]control.BatchRow, error) {
 	volumes, err := a.Status(ctx)
 	if err != nil {
 		return nil, err
 	}
-	rows := []control.BatchRow{}
+	rows, page := []control.BatchRow{}, page
+	if _, ok := a.(*control.Client); !ok {
+		page = 0
+	}
 	for _, v := range volumes {
 		for from := uint64(0); ; {
 			list, err := a.Batches(ctx, v.Volume, from, page)
@@ -23,7 +26,7 @@ func AllBatches(ctx context.Context, a Answers) ([]control.BatchRow, error) {
 				return nil, err
 			}
 			rows = append(rows, list...)
-			if len(list) < page {
+			if page == 0 || len(list) < page {
 				break
 			}
 			from = list[len(list)-1].Seq + 1

@@ -1,13 +1,17 @@
 package offline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
+	"slices"
 	"time"
 
 	"slipway/internal/ack"
 	"slipway/internal/batch"
+	"slipway/internal/batchlist"
 	"slipway/internal/config"
 	"slipway/internal/control"
 	"slipway/internal/store"
@@ -17,17 +21,17 @@ import (
 var ErrNotHere = errors.New("only a primary node can tell")
 
 // Host answers for a dead shipper or peer, from the store and the acks in it.
-type Host struct{ node, role, name, store string }
+type Host struct{ node, role, name, store, state string }
 
 // hostOf returns the host of a configuration that holds other nodes' volumes.
 func hostOf(c *config.Config) (*Host, bool) {
 	switch {
 	case c.Cache != nil:
-		return &Host{c.Cache.Node, "cache", c.Cache.Name, c.Cache.Store}, true
+		return &Host{c.Cache.Node, "cache", c.Cache.Name, c.Cache.Store, c.Cache.State}, true
 	case c.Peer != nil:
-		return &Host{c.Peer.Node, "peer", c.Peer.Name, c.Peer.Store}, true
+		return &Host{c.Peer.Node, "peer", c.Peer.Name, c.Peer.Store, c.Peer.State}, true
 	case c.Receive != nil:
-		return &Host{c.Receive.Node, "receiver", c.Receive.Name, c.Receive.Store}, true
+		return &Host{c.Receive.Node, "receiver", c.Receive.Name, c.Receive.Store, c.Receive.State}, true
 	}
 	return nil, false
 }
@@ -106,29 +110,77 @@ func (h *Host) Batches(ctx context.Context, volume string, from uint64, limit in
 			return nil
 		}
 		acks, _ := ack.ReadAll(ctx, s) // without acks the stage is the lowest there is
-		return Envelopes(ctx, s, func(b *batch.Batch) error {
-			env := &b.Envelope
-			if uint64(env.Last) < from || limit > 0 && len(rows) == limit {
-				return nil
-			}
-			rows = append(rows, batchRow(env, acks))
-			return nil
-		})
+		list, err := listed(ctx, s, batchlist.Path(filepath.Join(h.state, "volumes"), name), filepath.Join(h.store, name), from, limit)
+		for _, r := range list {
+			rows = append(rows, batchRow(name, r, acks))
+		}
+		return err
 	})
 	return rows, err
 }
 
-func batchRow(env *batch.Envelope, acks []ack.Acks) control.BatchRow {
+// listed returns what listings show of the batch files of a volume's store, from a number on. Signatures are not checked.
+func listed(ctx context.Context, s store.Store, remembered, dir string, from uint64, limit int) ([]batchlist.Row, error) {
+	slots, err := slotsOf(ctx, s, from, limit)
+	if err != nil || len(slots) == 0 {
+		return nil, err
+	}
+	known := batchlist.Open(remembered, dir, slots[0].seq, slots[len(slots)-1].seq)
+	defer known.Close()
+	rows := make([]batchlist.Row, 0, len(slots))
+	for _, slot := range slots {
+		r, err := known.Row(slot.epoch, slot.seq, func() (*batch.Envelope, error) {
+			data, err := s.Read(ctx, slot.name, batch.MaxFile)
+			if err != nil {
+				return nil, err
+			}
+			b, err := batch.Parse(data)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", slot.name, err)
+			}
+			return &b.Envelope, nil
+		})
+		if err != nil {
+			return rows, err
+		}
+		rows = append(rows, r)
+	}
+	return rows, nil
+}
+
+// slot is a batch file.
+type slot struct {
+	name  string
+	epoch batch.Epoch
+	seq   batch.Seq
+}
+
+// slotsOf returns the batch files from a number on, in order of number and epoch; limit 0: all.
+func slotsOf(ctx context.Context, s store.Store, from uint64, limit int) (slots []slot, err error) {
+	err = descend(ctx, s, "batches", 2, func(name string) error {
+		epoch, _, last, err := batch.ParsePath(name)
+		if err == nil && uint64(last) >= from {
+			slots = append(slots, slot{name, epoch, last})
+		}
+		return err
+	})
+	slices.SortFunc(slots, func(a, b slot) int { return cmp.Or(cmp.Compare(a.seq, b.seq), cmp.Compare(a.epoch, b.epoch)) })
+	if limit > 0 && len(slots) > limit {
+		slots = slots[:limit]
+	}
+	return slots, err
+}
+
+func batchRow(volume string, b batchlist.Row, acks []ack.Acks) control.BatchRow {
 	r := control.BatchRow{
-		Volume: env.Volume, Epoch: uint32(env.Epoch), Seq: uint64(env.Last), SealedAt: env.SealedAt,
-		Files: env.Counts.Files, Bytes: env.Counts.Bytes, Shards: len(env.Introduces),
+		Volume: volume, Epoch: uint32(b.Epoch), Seq: uint64(b.Seq), SealedAt: b.SealedAt, Files: b.Files, Bytes: b.Bytes, Shards: b.Shards,
 	}
 	need, stage := 1, control.Cached
 	for _, a := range acks {
 		if a.Copies > 0 {
 			need = a.Copies
 		}
-		if a.Head < env.Last {
+		if a.Head < b.Seq {
 			continue
 		}
 		r.Stores = append(r.Stores, a.Store)
@@ -141,21 +193,6 @@ func batchRow(env *batch.Envelope, acks []ack.Acks) control.BatchRow {
 	}
 	r.Stage = stage.String()
 	return r
-}
-
-// Envelopes calls fn for each batch file of a volume's store, in order of epoch and sequence. Signatures are not checked.
-func Envelopes(ctx context.Context, s store.Store, fn func(*batch.Batch) error) error {
-	return descend(ctx, s, "batches", 2, func(name string) error {
-		data, err := s.Read(ctx, name, batch.MaxFile)
-		if err != nil {
-			return err
-		}
-		b, err := batch.Parse(data)
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		return fn(b)
-	})
 }
 
 func descend(ctx context.Context, s store.Store, dir string, levels int, fn func(string) error) error {

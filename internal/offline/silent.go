@@ -3,9 +3,10 @@ package offline
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"time"
 
-	"slipway/internal/batch"
+	"slipway/internal/batchlist"
 	"slipway/internal/config"
 	"slipway/internal/control"
 	"slipway/internal/store"
@@ -45,17 +46,13 @@ func (s *silent) Batches(ctx context.Context, volume string, from uint64, limit 
 	}
 	defer func() { _ = root.Close() }()
 	rows := []control.BatchRow{}
-	err = Envelopes(ctx, store.Sub(root, s.cfg.Volume), func(b *batch.Batch) error {
-		env := &b.Envelope
-		if uint64(env.Last) < from || limit > 0 && len(rows) == limit {
-			return nil
-		}
-		r := batchRow(env, nil)
+	list, err := listed(ctx, store.Sub(root, s.cfg.Volume), batchlist.Path(s.cfg.State, s.cfg.Volume), filepath.Join(s.store, s.cfg.Volume), from, limit)
+	for _, b := range list {
+		r := batchRow(s.cfg.Volume, b, nil)
 		stage, stores := s.stage(r.Seq)
 		r.Stage, r.Stores, r.Copies = stage.String(), stores, copiesOf(s.last.Stores, r.Seq)
 		rows = append(rows, r)
-		return nil
-	})
+	}
 	return rows, err
 }
 

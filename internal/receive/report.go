@@ -136,13 +136,14 @@ func (r *Receiver) Batches(ctx context.Context, name string, from uint64, limit 
 		if name != "" && v.name != name {
 			continue
 		}
-		if err := v.keep.Each(ctx, batch.Seq(from), func(e *batch.Envelope) bool {
+		list, err := v.keep.Rows(ctx, batch.Seq(from), limit-len(rows))
+		for _, b := range list {
 			rows = append(rows, control.BatchRow{
-				Volume: v.name, Epoch: uint32(e.Epoch), Seq: uint64(e.Last), SealedAt: e.SealedAt, Files: e.Counts.Files, Bytes: e.Counts.Bytes,
-				Shards: len(e.Introduces), Stage: control.Stored.String(), Copies: 1,
+				Volume: v.name, Epoch: uint32(b.Epoch), Seq: uint64(b.Seq), SealedAt: b.SealedAt, Files: b.Files, Bytes: b.Bytes,
+				Shards: b.Shards, Stage: control.Stored.String(), Copies: 1,
 			})
-			return len(rows) < limit
-		}); err != nil || len(rows) >= limit {
+		}
+		if err != nil || len(rows) >= limit {
 			return rows, err
 		}
 	}

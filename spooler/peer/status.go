@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"slipway/internal/batch"
+	"slipway/internal/batchlist"
 	"slipway/internal/control"
 	"slipway/internal/intake"
 	"slipway/internal/loop"
@@ -137,23 +138,24 @@ func (p *Peer) Batches(ctx context.Context, volume string, from uint64, limit in
 		if volume != "" && v.name != volume {
 			continue
 		}
-		if err := v.keep.Each(ctx, batch.Seq(from), func(e *batch.Envelope) bool {
-			rows = append(rows, v.row(e))
-			return len(rows) < limit
-		}); err != nil || len(rows) >= limit {
+		list, err := v.keep.Rows(ctx, batch.Seq(from), limit-len(rows))
+		for _, b := range list {
+			rows = append(rows, v.row(b))
+		}
+		if err != nil || len(rows) >= limit {
 			return rows, err
 		}
 	}
 	return rows, nil
 }
 
-func (v *volume) row(e *batch.Envelope) control.BatchRow {
+func (v *volume) row(b batchlist.Row) control.BatchRow {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	stage, copies := control.Replicated, 0
 	var stores []string
 	for _, a := range v.stages {
-		if a.Head < e.Last {
+		if a.Head < b.Seq {
 			continue
 		}
 		stores = append(stores, a.Store)
@@ -164,12 +166,12 @@ func (v *volume) row(e *batch.Envelope) control.BatchRow {
 			copies++
 		}
 	}
-	if v.stored >= e.Last {
+	if v.stored >= b.Seq {
 		stage = control.Stored
 	}
 	return control.BatchRow{
-		Volume: v.name, Epoch: uint32(e.Epoch), Seq: uint64(e.Last), SealedAt: e.SealedAt, Files: e.Counts.Files, Bytes: e.Counts.Bytes,
-		Shards: len(e.Introduces), Stage: stage.String(), Copies: copies, Stores: stores,
+		Volume: v.name, Epoch: uint32(b.Epoch), Seq: uint64(b.Seq), SealedAt: b.SealedAt, Files: b.Files, Bytes: b.Bytes,
+		Shards: b.Shards, Stage: stage.String(), Copies: copies, Stores: stores,
 	}
 }
 
