@@ -55,6 +55,9 @@ func (s *Shipper) status(v *volume, now time.Time) control.Status {
 	for _, c := range v.cursors {
 		r := c.reportLocked()
 		st.Stores = append(st.Stores, storeStatus(r, now))
+		if r.Damage != "" {
+			st.Warn(control.Alarm{Event: control.VerificationFailed, Level: control.LevelError, Store: r.Host, Message: r.Damage})
+		}
 		st.Warnings = append(st.Warnings, r.warnings()...)
 	}
 	return st
@@ -108,9 +111,6 @@ func (v *volume) warningsLocked() []string {
 
 func (r Report) warnings() []string {
 	var list []string
-	if r.Damage != "" {
-		list = append(list, r.Damage)
-	}
 	if r.State == Refused && r.Err != nil {
 		list = append(list, r.Err.Error())
 	}

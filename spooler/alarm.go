@@ -10,8 +10,8 @@ import (
 	"slipway/internal/control"
 )
 
-// lateWarnings say what has taken longer than the operator wants anything to take; none without a wish.
-func lateWarnings(st *control.Status, rpo time.Duration) []string {
+// lateAlarms say what has taken longer than the operator wants anything to take; none without a wish.
+func lateAlarms(st *control.Status, rpo time.Duration) []control.Alarm {
 	if rpo == 0 {
 		return nil
 	}
@@ -19,16 +19,19 @@ func lateWarnings(st *control.Status, rpo time.Duration) []string {
 		d := time.Duration(s * float64(time.Second))
 		return config.FormatDuration(d.Round(time.Second)), d > rpo
 	}
-	var w []string
+	var list []control.Alarm
+	say := func(store, format string, args ...any) {
+		list = append(list, control.Alarm{Event: control.BehindRPO, Level: control.LevelError, Store: store, Message: fmt.Sprintf(format, args...)})
+	}
 	if d, is := late(st.Pending.OldestSeconds); is {
-		w = append(w, fmt.Sprintf("behind rpo %s: a change has waited for %s to be sealed; `slipway spool pending` names it", config.FormatDuration(rpo), d))
+		say("", "behind rpo %s: a change has waited for %s to be sealed; `slipway spool pending` names it", config.FormatDuration(rpo), d)
 	}
 	for _, s := range st.Stores {
 		if d, is := late(s.LagSeconds); is && s.Kind == "cache" {
-			w = append(w, fmt.Sprintf("behind rpo %s: %s lacks what was sealed %s ago", config.FormatDuration(rpo), s.Name, d))
+			say(s.Name, "behind rpo %s: %s lacks what was sealed %s ago", config.FormatDuration(rpo), s.Name, d)
 		}
 	}
-	return w
+	return list
 }
 
 // spaceWarnings tell of disks of which less than a tenth is free: the node's own, and those of the stores as far as they say.

@@ -14,7 +14,7 @@ import (
 	"slipway/internal/loopdisk"
 )
 
-func TestLateWarnings(t *testing.T) {
+func TestLateAlarms(t *testing.T) {
 	st := &control.Status{Pending: control.PendingStatus{OldestSeconds: 90}, Stores: []control.StoreStatus{
 		{Name: "cache1", Kind: "cache", LagSeconds: 200}, {Name: "vault1", Kind: "backup", LagSeconds: 1e6},
 	}}
@@ -25,7 +25,11 @@ func TestLateWarnings(t *testing.T) {
 		time.Minute: {"behind rpo 1m: a change has waited for 1m30s to be sealed; `slipway spool pending` names it",
 			"behind rpo 1m: cache1 lacks what was sealed 3m20s ago"},
 	} {
-		if diff := cmp.Diff(want, lateWarnings(st, rpo)); diff != "" {
+		var got []string
+		for _, a := range lateAlarms(st, rpo) {
+			got = append(got, a.Message)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%v: %s", rpo, diff)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"slipway/internal/ack"
 	"slipway/internal/batch"
 	"slipway/internal/config"
+	"slipway/internal/control"
 	"slipway/internal/store"
 	"slipway/spooler/evict"
 	"slipway/spooler/push"
@@ -110,8 +111,8 @@ func (s *Spooler) rotten(r push.Rotten) {
 // maxRots bounds how many damaged shards are remembered.
 const maxRots = 100
 
-// rottenWarnings name the damaged shards of this node's own store.
-func (s *Spooler) rottenWarnings() (w []string) {
+// rottenAlarms name the damaged shards of this node's own store.
+func (s *Spooler) rottenAlarms() (list []control.Alarm) {
 	s.endMu.Lock()
 	defer s.endMu.Unlock()
 	for _, r := range s.rots {
@@ -119,8 +120,8 @@ func (s *Spooler) rottenWarnings() (w []string) {
 		if !r.Mended {
 			what = "it could not be replaced"
 		}
-		w = append(w, fmt.Sprintf("shard %s in the own store of %s was damaged; it was sent from another copy, and %s: look after the disk",
-			r.Shard.Digest, s.vol.node, what))
+		list = append(list, control.Alarm{Event: control.VerificationFailed, Level: control.LevelError, Store: s.vol.node, Message: fmt.Sprintf(
+			"shard %s in the own store of %s was damaged; it was sent from another copy, and %s: look after the disk", r.Shard.Digest, s.vol.node, what)})
 	}
-	return w
+	return list
 }

@@ -40,9 +40,16 @@ func (s *Spooler) Status(context.Context) ([]control.Status, error) {
 	}
 	st.Journal = journalStatus(end, v.meta.Position, v.gaps)
 	st.Pending = v.pendingStatus(now)
-	st.Warnings = append(v.warnings(), s.storeWarnings()...)
+	st.Warnings = v.warnings()
+	for _, a := range s.rottenAlarms() {
+		st.Warn(a)
+	}
+	st.Warnings = append(st.Warnings, s.storeWarnings()...)
 	st.Stores = s.storeStatus(now)
-	st.Warnings = append(append(st.Warnings, lateWarnings(&st, s.opt.Config.RPO)...), room...)
+	for _, a := range lateAlarms(&st, s.opt.Config.RPO) {
+		st.Warn(a)
+	}
+	st.Warnings = append(st.Warnings, room...)
 	return []control.Status{st}, nil
 }
 
@@ -95,7 +102,7 @@ func (v *volume) warnings() []string {
 
 // storeWarnings are the things to do about a destination besides what keeps it from being reached.
 func (s *Spooler) storeWarnings() []string {
-	w := append(s.rottenWarnings(), s.keyWarnings()...)
+	w := s.keyWarnings()
 	for _, p := range s.pushers {
 		r := p.Report()
 		if r.Skew != 0 {

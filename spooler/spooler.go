@@ -22,7 +22,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"slipway/internal/config"
-	"slipway/internal/control"
 	"slipway/internal/leftout"
 	"slipway/internal/state"
 	"slipway/internal/store"
@@ -117,7 +116,6 @@ func (s *Spooler) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return s.sender.Run(ctx) })
 	g.Go(func() error { return s.evictLoop(ctx) })
-	g.Go(func() error { return control.Serve(ctx, s.opt.Config.State, s, time.Second) })
 	return g.Wait()
 }
 

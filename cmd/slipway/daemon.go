@@ -22,7 +22,6 @@ import (
 	"slipway/internal/hugebuf"
 	"slipway/internal/journal"
 	"slipway/internal/memlimit"
-	"slipway/internal/monitor"
 	"slipway/internal/mountopt"
 	"slipway/internal/render"
 	"slipway/internal/service"
@@ -213,23 +212,18 @@ func spoolerCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			unix.CloseOnExec(supervisor.SourceFD) // a hook must not hold what lies beneath the mount
 			ctx, stop := context.WithCancel(cmd.Context())
-			var g errgroup.Group
+			defer stop()
+			g, ctx := errgroup.WithContext(ctx)
 			g.Go(func() error { return memlimit.Keep(ctx, spoolerMemory) })
-			g.Go(func() error { showPage(ctx, c.Primary.HTTP, s, "spooler"); return nil })
+			observe(ctx, g, c, s, "spooler")
 			g.Go(func() error {
 				defer stop()
-				return ended(cmd.Context(), s.Run(cmd.Context()))
+				return s.Run(ctx)
 			})
-			return errors.Join(g.Wait(), s.Close())
+			return errors.Join(ended(cmd.Context(), g.Wait()), s.Close())
 		}),
-	}
-}
-
-// showPage serves the status page where the configuration asks for one.
-func showPage(ctx context.Context, h config.HTTP, r control.Reporter, process string) {
-	if h.Listen != "" {
-		monitor.Serve(ctx, monitor.Options{Listen: h.Listen, Reporter: r, Log: service.Logger(os.Stderr, process)})
 	}
 }
 

@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"os"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
 	"slipway/internal/config"
-	"slipway/internal/control"
 	"slipway/internal/service"
 	"slipway/spooler/peer"
 )
@@ -39,8 +37,7 @@ is set: then it keeps a directory of each volume's newest state below peer.warm.
 			return errors.Join(ended(ctx, service.Run(ctx, func(ctx context.Context) error {
 				group, ctx := errgroup.WithContext(ctx)
 				group.Go(func() error { return p.Run(ctx) })
-				group.Go(func() error { return control.Serve(ctx, c.Peer.State, p, time.Second) })
-				group.Go(func() error { showPage(ctx, c.Peer.HTTP, p, "peer"); return nil })
+				observe(ctx, group, c, p, "peer")
 				service.Ready()
 				return group.Wait()
 			})), p.Close())

@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"os"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
 	"slipway/internal/access"
 	"slipway/internal/config"
-	"slipway/internal/control"
 	"slipway/internal/receive"
 	"slipway/internal/render"
 	"slipway/internal/service"
@@ -20,11 +18,18 @@ import (
 // receiver is configured for verbs that only a receiver has.
 func receiver(do func(*cobra.Command, *config.Receive) error) func(*cobra.Command, []string) error {
 	return configured(func(cmd *cobra.Command, c *config.Config, _ []string) error {
-		if c.Receive == nil {
-			return usagef("%s is the configuration of a %s; %q needs a receiver's (with store: and receive:)", c.Path, roleOf(c), cmd.CommandPath())
+		if err := needReceiver(cmd, c); err != nil {
+			return err
 		}
 		return do(cmd, c.Receive)
 	})
+}
+
+func needReceiver(cmd *cobra.Command, c *config.Config) error {
+	if c.Receive == nil {
+		return usagef("%s is the configuration of a %s; %q needs a receiver's (with store: and receive:)", c.Path, roleOf(c), cmd.CommandPath())
+	}
+	return nil
 }
 
 func receiveCommand() *cobra.Command {
@@ -35,8 +40,11 @@ func receiveCommand() *cobra.Command {
 volumes whose owner's key is configured are accepted, every batch is checked when it comes, and each volume has its quota.`,
 		Example: "  slipway receive -c /etc/slipway/receive.yml",
 		Args:    cobra.NoArgs,
-		RunE: receiver(func(cmd *cobra.Command, c *config.Receive) error {
-			r, err := receive.New(receive.Options{Config: c, Log: service.Logger(os.Stderr, "receive")})
+		RunE: configured(func(cmd *cobra.Command, c *config.Config, _ []string) error {
+			if err := needReceiver(cmd, c); err != nil {
+				return err
+			}
+			r, err := receive.New(receive.Options{Config: c.Receive, Log: service.Logger(os.Stderr, "receive")})
 			if err != nil {
 				return err
 			}
@@ -44,8 +52,7 @@ volumes whose owner's key is configured are accepted, every batch is checked whe
 			return errors.Join(ended(ctx, service.Run(ctx, func(ctx context.Context) error {
 				group, ctx := errgroup.WithContext(ctx)
 				group.Go(func() error { return r.Run(ctx) })
-				group.Go(func() error { return control.Serve(ctx, c.State, r, time.Second) })
-				group.Go(func() error { showPage(ctx, c.HTTP, r, "receive"); return nil })
+				observe(ctx, group, c, r, "receive")
 				service.Ready()
 				return group.Wait()
 			})), r.Close())
@@ -68,8 +75,8 @@ func receivedCommand() *cobra.Command {
 	verify := &cobra.Command{
 		Use: "verify [VOLUME...]", Short: "Check the volumes received, every shard read; exit code 4 when something is found",
 		RunE: configured(func(cmd *cobra.Command, c *config.Config, args []string) error {
-			if c.Receive == nil {
-				return usagef("%s is the configuration of a %s; %q needs a receiver's (with store: and receive:)", c.Path, roleOf(c), cmd.CommandPath())
+			if err := needReceiver(cmd, c); err != nil {
+				return err
 			}
 			return verifyReceived(cmd, c, args)
 		}),

@@ -35,7 +35,7 @@ daemon if there is one; --explain says what each batch waits for, and when it wo
 			if err := c.CheckKeys(); err != nil {
 				return err
 			}
-			return ship(cmd, c.Cache)
+			return ship(cmd, c)
 		}),
 	}
 	f := c.Flags()
@@ -46,7 +46,8 @@ daemon if there is one; --explain says what each batch waits for, and when it wo
 	return c
 }
 
-func ship(cmd *cobra.Command, cfg *config.Cache) error {
+func ship(cmd *cobra.Command, c *config.Config) error {
+	cfg := c.Cache
 	ctx, now := cmd.Context(), isSet(cmd, "now")
 	if now && !isSet(cmd, "explain") {
 		if client, err := control.Dial(cfg.State); err == nil {
@@ -68,17 +69,16 @@ func ship(cmd *cobra.Command, cfg *config.Cache) error {
 	case now || isSet(cmd, "once"):
 		err = shipOnce(ctx, cmd, s, now)
 	default:
-		err = ended(ctx, service.Run(ctx, func(ctx context.Context) error { return shipAlways(ctx, cfg, s) }))
+		err = ended(ctx, service.Run(ctx, func(ctx context.Context) error { return shipAlways(ctx, c, s) }))
 	}
 	return errors.Join(err, s.Close())
 }
 
 // shipAlways is the daemon: the shipper and its socket.
-func shipAlways(ctx context.Context, cfg *config.Cache, s *shipper.Shipper) error {
+func shipAlways(ctx context.Context, c *config.Config, s *shipper.Shipper) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.Run(ctx) })
-	group.Go(func() error { return control.Serve(ctx, cfg.State, s, time.Second) })
-	group.Go(func() error { showPage(ctx, cfg.HTTP, s, "shipper"); return nil })
+	observe(ctx, group, c, s, "shipper")
 	service.Ready()
 	return group.Wait()
 }

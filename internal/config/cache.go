@@ -21,6 +21,8 @@ func (d *document) cache(root ast.Node) *Cache {
 		field{"owners", owners(&c.Owners), ""},
 		field{"ssh", sshBlock(&c.SSH), ""},
 		field{"http", httpBlock(&c.HTTP), ""},
+		field{"hooks", hooksBlock(&c.Hooks), ""},
+		field{"heartbeat", heartbeatBlock(&c.Heartbeat), ""},
 	)(d, root, "")
 	d.completeCache(c)
 	d.checkCache(c)

@@ -62,6 +62,8 @@ type Primary struct {
 	Step, PreferAfter                  time.Duration // 1s, 1m
 	Allow                              bool          // allow_other; default true as root
 	HTTP                               HTTP
+	Hooks                              Hooks
+	Heartbeat                          Heartbeat
 	PeerConfig                         string // of the replica peer that this node is for other nodes' volumes, run beside the mount; "": none
 }
 
@@ -94,6 +96,8 @@ type Cache struct {
 	Owners             map[string][]string // volume → authorized_keys lines
 	SSH                SSH
 	HTTP               HTTP
+	Hooks              Hooks
+	Heartbeat          Heartbeat
 }
 
 // Config is one of the four.

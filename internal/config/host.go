@@ -31,6 +31,7 @@ func (c *Config) Check() error {
 		}
 	}
 	c.checkKeys()
+	d.hooks(c.Hooks())
 	return d.err()
 }
 

@@ -23,6 +23,8 @@ type Peer struct {
 	Owners             map[string][]string // volume → authorized_keys lines
 	SSH                SSH
 	HTTP               HTTP
+	Hooks              Hooks
+	Heartbeat          Heartbeat
 	Warm               string // a directory that holds a warm tree of each volume, DIR/<volume>; "": none
 	Identity           string // the file that opens the batches for it
 }
@@ -39,6 +41,8 @@ func (d *document) peer(root ast.Node) *Peer {
 		field{"owners", owners(&p.Owners), ""},
 		field{"ssh", sshBlock(&p.SSH), ""},
 		field{"http", httpBlock(&p.HTTP), ""},
+		field{"hooks", hooksBlock(&p.Hooks), ""},
+		field{"heartbeat", heartbeatBlock(&p.Heartbeat), ""},
 	)(d, root, "")
 	d.completePeer(p)
 	d.checkPeer(p)

@@ -50,6 +50,8 @@ func (d *document) primary(root ast.Node) *Primary {
 		field{"prefer_after", duration(&p.PreferAfter, time.Second, 24*time.Hour), ""},
 		field{"allow_other", flag(&p.Allow), ""},
 		field{"http", httpBlock(&p.HTTP), ""},
+		field{"hooks", hooksBlock(&p.Hooks), ""},
+		field{"heartbeat", heartbeatBlock(&p.Heartbeat), ""},
 		field{"peer_config", text(&p.PeerConfig, checkPath), ""},
 	)(d, root, "")
 	d.completePrimary(p)

@@ -14,6 +14,8 @@ type Receive struct {
 	Quota              int64               // bytes of each volume; 0: none
 	Quotas             map[string]int64    // volume → bytes, before Quota
 	HTTP               HTTP
+	Hooks              Hooks
+	Heartbeat          Heartbeat
 }
 
 // QuotaOf returns how many bytes a volume may have; 0: any number.
@@ -34,6 +36,8 @@ func (d *document) receive(root ast.Node) *Receive {
 		field{"name", text(&r.Name, checkName), ""},
 		field{"owners", owners(&r.Owners), "owners: {projects: [\"ssh-ed25519 …\"]}, the node.key.pub of each volume's owner: nothing else is accepted"},
 		field{"http", httpBlock(&r.HTTP), ""},
+		field{"hooks", hooksBlock(&r.Hooks), ""},
+		field{"heartbeat", heartbeatBlock(&r.Heartbeat), ""},
 		field{"receive", object(
 			field{"quota", bytes(&r.Quota, shard.MaxSize), ""},
 			field{"quotas", sizes(&r.Quotas, shard.MaxSize), ""},

@@ -68,6 +68,7 @@ type Status struct {
 	Stores    []StoreStatus `json:"stores"`
 	Warm      *WarmStatus   `json:"warm,omitempty"`     // of a replica peer that keeps a warm tree
 	Warnings  []string      `json:"warnings,omitempty"` // in words, with what to do
+	Alarms    []Alarm       `json:"alarms,omitempty"`   // what of that, and what else, hooks tell of
 	At        time.Time     `json:"at"`
 	Stale     bool          `json:"stale"`  // the daemon did not answer: read from disk, as of At
 	Daemon    string        `json:"daemon"` // Running, NotAnswering or Dead

@@ -171,7 +171,7 @@ func (s server) list(w http.ResponseWriter, req *http.Request) {
 	path, err := decodePath(req.FormValue("path"))
 	var rows []ListRow
 	if l, ok := s.r.(Lister); !ok {
-		err = errors.New("list: this daemon keeps no tree")
+		err = errNoTree
 	} else if err == nil {
 		rows, err = l.List(req.Context(), path, req.FormValue("recursive") == "true")
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"slipway/internal/control"
+	"slipway/internal/health"
 )
 
 // metric is one that each volume has, or each store of a volume. docs/monitoring.md has them all.
@@ -55,7 +56,7 @@ var (
 		metric
 		value func(s *control.StoreStatus) float64
 	}{
-		{gauge("store_up", "0 when the store is down, full or refuses.", "volume", "store", "kind"), func(s *control.StoreStatus) float64 { return number(!wrong(s.State)) }},
+		{gauge("store_up", "0 when the store is down, full or refuses.", "volume", "store", "kind"), func(s *control.StoreStatus) float64 { return number(!health.Wrong(s.State)) }},
 		{gauge("store_batch", "Newest batch that the store has whole.", "volume", "store", "kind"), func(s *control.StoreStatus) float64 { return float64(s.Batch) }},
 		{gauge("store_lag_batches", "Batches sealed that the store has not.", "volume", "store", "kind"), func(s *control.StoreStatus) float64 { return float64(s.LagBatches) }},
 		{gauge("store_lag_seconds", "Age of the oldest batch that the store has not.", "volume", "store", "kind"), func(s *control.StoreStatus) float64 { return s.LagSeconds }},
@@ -102,7 +103,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	if err != nil {
 		return
 	}
-	give(stalled, number(len(c.m.health.stalled(list, time.Now())) > 0))
+	give(stalled, number(len(c.m.health.Stalled(list, time.Now())) > 0))
 	for i := range list {
 		s := &list[i]
 		for _, v := range volumes {

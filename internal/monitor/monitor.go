@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"slipway/internal/control"
+	"slipway/internal/health"
 )
 
 const (
@@ -35,12 +36,16 @@ const (
 type Options struct {
 	Listen   string // HOST:PORT; with port 0 the log says which one it became
 	Reporter control.Reporter
+	Health   *health.Judge // nil: one of its own
 	Log      *slog.Logger
 }
 
 // Serve answers until ctx ends.
 func Serve(ctx context.Context, opt Options) {
 	m := newMonitor(opt.Reporter)
+	if opt.Health != nil {
+		m.health = opt.Health
+	}
 	why := "" // the page did not come up, said once
 	for {
 		l, err := net.Listen("tcp", opt.Listen)
@@ -65,12 +70,12 @@ func Serve(ctx context.Context, opt Options) {
 
 type monitor struct {
 	reporter control.Reporter
-	health   health
+	health   *health.Judge
 	handler  http.Handler
 }
 
 func newMonitor(r control.Reporter) *monitor {
-	m := &monitor{reporter: r, health: health{seen: map[string]seen{}}}
+	m := &monitor{reporter: r, health: &health.Judge{}}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(&collector{m})
 	mux := http.NewServeMux()
@@ -111,7 +116,7 @@ func (m *monitor) observe(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		if list, err := m.status(ctx); err == nil {
-			m.health.step(list, time.Now())
+			m.health.Step(list, time.Now())
 		}
 		select {
 		case <-ctx.Done():

@@ -26,6 +26,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"slipway/internal/control"
+	"slipway/internal/health"
 )
 
 // daemon is a Reporter that says what a test wants.
@@ -158,11 +159,11 @@ func TestReady(t *testing.T) {
 			}
 		}
 		expect("at first", 200, "")
-		<-time.After(stallAfter - time.Second)
+		<-time.After(health.StallAfter - time.Second)
 		expect("after 59 s", 200, "")
 		change(func(s *control.Status) { s.Sender.Shards++ })
 		expect("a shard was delivered", 200, "")
-		<-time.After(stallAfter - time.Second)
+		<-time.After(health.StallAfter - time.Second)
 		change(func(s *control.Status) { s.Stores[0].State, s.Stores[0].Error = "down", "connection refused" })
 		<-time.After(time.Second)
 		expect("nothing for a minute", 503, "cache1 lags 1 batches, down: connection refused")

@@ -51,7 +51,7 @@ func (m *monitor) events(w http.ResponseWriter, r *http.Request) {
 		if p.Volumes, err = m.status(r.Context()); err != nil {
 			p.Error = err.Error()
 		}
-		p.Stalled = m.health.stalled(p.Volumes, time.Now())
+		p.Stalled = m.health.Stalled(p.Volumes, time.Now())
 		text, err := json.Marshal(p)
 		if err != nil {
 			return // no such value is in a status

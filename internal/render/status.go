@@ -201,7 +201,16 @@ func notes(w *strings.Builder, p paint, s control.Status) {
 		}
 		fmt.Fprintln(w)
 	}
+	said := map[string]bool{}
+	for _, a := range s.Alarms {
+		if a.Level == control.LevelError {
+			fmt.Fprintf(w, "%s %s\n", p.red("error:"), a.Message)
+			said[a.Message] = true
+		}
+	}
 	for _, warning := range s.Warnings {
-		fmt.Fprintf(w, "%s %s\n", p.yellow("warning:"), warning)
+		if !said[warning] {
+			fmt.Fprintf(w, "%s %s\n", p.yellow("warning:"), warning)
+		}
 	}
 }

@@ -123,8 +123,8 @@ func (v *volume) more(st control.Status) control.Status {
 		if !r.Mended {
 			what = "it could not be replaced"
 		}
-		st.Warnings = append(st.Warnings, fmt.Sprintf("shard %s in the store of %s was damaged; it was sent from another copy, and %s: look after the disk",
-			r.Shard.Digest, v.p.cfg.Node, what))
+		st.Warn(control.Alarm{Event: control.VerificationFailed, Level: control.LevelError, Store: v.p.cfg.Name, Message: fmt.Sprintf(
+			"shard %s in the store of %s was damaged; it was sent from another copy, and %s: look after the disk", r.Shard.Digest, v.p.cfg.Node, what)})
 	}
 	return st
 }
