@@ -11,6 +11,7 @@
 //	lock            held by the supervisor
 //	control.sock    answers of the running daemon
 //	status.json     its last answer
+//	alerts.json     what hooks were told
 //
 // After a crash: volume.json and volume.secret are whole or absent; without them the node cannot seal.
 package state
