@@ -1,26 +1,35 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
 	"slipway/internal/config"
 	"slipway/internal/doctor"
 	"slipway/internal/render"
+	"slipway/spooler"
 )
+
+// sealed seals a directory for doctor, with the code that seals volumes.
+func sealed(ctx context.Context, p *config.Primary, source *os.File) error {
+	return spooler.Adopt(ctx, spooler.Options{Config: p, Source: source, BatchInterval: p.BatchInterval})
+}
 
 func doctorCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "doctor",
 		Short: "Find out whether slipway will work on this host; exit code 4 when something will not",
-		Long: `doctor looks at the configuration, the kernel, the privileges, the source's file system, the space, and at each store that this host writes to:
-host key, key, writing durably, reading back, space, clock. It leaves nothing in the source, and in each store one small object,
+		Long: `doctor looks at the configuration, the kernel, the privileges, the source's file system, the clock, the space, and at each store that this host
+writes to: host key, key, writing durably, reading back, space, clock. On a primary it also seals and restores a small tree with every
+kind of metadata, on the source's file system, and compares. It leaves nothing in the source, and in each store one small object,
 VOLUME/doctor/NODE.`,
 		Example: "  slipway doctor -c /etc/slipway/slipway.yml\n  slipway doctor --json | jq 'select(.level != \"ok\")'",
 		Args:    cobra.NoArgs,
 		RunE: configured(func(cmd *cobra.Command, c *config.Config, _ []string) error {
-			list := doctor.Run(cmd.Context(), c)
+			list := doctor.Run(cmd.Context(), c, sealed)
 			if err := showAll(cmd, render.Doctor, list); err != nil {
 				return err
 			}

@@ -19,8 +19,10 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"slipway/internal/compare"
 	"slipway/internal/config"
 	"slipway/internal/control"
+	"slipway/internal/render"
 )
 
 // ErrDiffers says that what was restored is not what was written.
@@ -203,12 +205,12 @@ func (d *demo) restore(ctx context.Context) error {
 		return err
 	}
 	d.say("restored in %.2f s", time.Since(began).Seconds())
-	differences, err := Compare(d.path("source"), d.path("restored"))
+	differences, err := compare.Trees(d.path("source"), d.path("restored"))
 	if err != nil {
 		return err
 	}
 	for _, s := range differences {
-		d.say("differs: %s", s)
+		d.say("differs: %s: %s", render.Name(s.Path), s.What)
 	}
 	if len(differences) > 0 {
 		return fmt.Errorf("compare: %w in %d places", ErrDiffers, len(differences))

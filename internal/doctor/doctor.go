@@ -1,7 +1,8 @@
 // Package doctor finds out on this host whether slipway will work: kernel, privileges, the source's file system, space, and what each store's
 // account may do.
 //
-// It leaves nothing in the source (its trial files have no name) and one small object a node in each store, doctor/NODE, which the next run replaces.
+// It leaves nothing in the source and one small object a node in each store, doctor/NODE, which the next run replaces. What the round trip of
+// metadata makes it takes away again; after a crash the next run does.
 package doctor
 
 import (
@@ -48,7 +49,7 @@ func (r *report) fault(check, fix, format string, args ...any) {
 const storeTimeout = 20 * time.Second
 
 // Run does every check that concerns the configuration's role, and goes on whatever one of them finds.
-func Run(ctx context.Context, c *config.Config) []Finding {
+func Run(ctx context.Context, c *config.Config, seal Seal) []Finding {
 	r := &report{}
 	if err := c.Check(); err != nil {
 		r.fault("configuration", "", "%v", err)
@@ -62,7 +63,11 @@ func Run(ctx context.Context, c *config.Config) []Finding {
 		kernel(r)
 		privileges(r)
 		source(r, p.Source)
+		if seal != nil {
+			roundTrip(ctx, r, p, seal)
+		}
 	}
+	clock(r)
 	for _, dir := range places(c) {
 		space(r, dir)
 	}
@@ -72,7 +77,26 @@ func Run(ctx context.Context, c *config.Config) []Finding {
 		account(within, r, c.SSH(), st, node, volumes)
 		stop()
 	}
+	if c.Primary != nil {
+		backups(ctx, r, c.Primary)
+	}
 	return r.list
+}
+
+// backups are read by a primary, and not written to. One that is out of reach keeps nothing from working.
+func backups(ctx context.Context, r *report, p *config.Primary) {
+	for _, st := range p.Backups {
+		within, stop := context.WithTimeout(ctx, storeTimeout)
+		found := &report{}
+		account(within, found, p.SSH, st, p.Node, nil)
+		stop()
+		for _, f := range found.list {
+			if f.Level == Fault {
+				f.Level, f.Says = Warning, f.Says+": local copies stay while it cannot be seen there that they are not needed, and it cannot be drilled from here"
+			}
+			r.list = append(r.list, f)
+		}
+	}
 }
 
 // Faults counts the findings that keep slipway from working.

@@ -12,9 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"slipway/internal/config"
+	"slipway/internal/durable"
 	"slipway/internal/initialise"
 	"slipway/internal/loopdisk"
 	"slipway/internal/sshd"
+	"slipway/internal/state"
 )
 
 func must(t *testing.T, err error) {
@@ -76,7 +78,7 @@ func TestSound(t *testing.T) {
 	source := loopdisk.New(t, "ext4", 64<<20, "")
 	s, ssh := host(t, sshd.Options{})
 	data := t.TempDir()
-	list := Run(t.Context(), primary(t, source, s.URL(data), ssh))
+	list := Run(t.Context(), primary(t, source, s.URL(data), ssh), nil)
 	for _, want := range [][2]string{
 		{"configuration", "no faults"}, {"kernel", "passthrough"}, {"source", "extended attributes, ACLs"}, {"space", "free"},
 		{"store cache1", "reached"}, {"store cache1", "written, made durable and read back"},
@@ -111,6 +113,11 @@ func TestStoreFaults(t *testing.T) {
 	gone, goneSSH := host(t, sshd.Options{})
 	address := gone.URL(t.TempDir())
 	address = strings.Replace(address, gone.Addr, "127.0.0.1:1", 1)
+	away := primary(t, source, t.TempDir(), goneSSH)
+	away.Primary.Backups = []config.Store{{Name: "vault1", URL: gone.URL(t.TempDir())}, {Name: "vault2", URL: address}}
+	if list := Run(t.Context(), away, nil); !says(list, "store vault1", OK, "reached") || !says(list, "store vault2", Warning, "cannot be drilled") || Faults(list) != 0 {
+		t.Errorf("backup hosts:\n%s", text(list))
+	}
 	for name, c := range map[string]struct {
 		url   string
 		ssh   config.SSH
@@ -123,7 +130,7 @@ func TestStoreFaults(t *testing.T) {
 		"nobody there":     {address, goneSSH, "reach"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			list := Run(t.Context(), primary(t, source, c.url, c.ssh))
+			list := Run(t.Context(), primary(t, source, c.url, c.ssh), nil)
 			if !says(list, "store cache1", Fault, c.words) || !says(list, "source", OK, "") || Faults(list) == 0 {
 				t.Errorf("findings:\n%s", text(list))
 			}
@@ -146,7 +153,7 @@ func TestPoorSource(t *testing.T) {
 	dir := t.TempDir()
 	must(t, unix.Mount("none", dir, "ramfs", 0, ""))
 	t.Cleanup(func() { must(t, unix.Unmount(dir, 0)) })
-	list := Run(t.Context(), primary(t, dir, t.TempDir(), config.SSH{}))
+	list := Run(t.Context(), primary(t, dir, t.TempDir(), config.SSH{}), nil)
 	for _, words := range []string{"extended attributes", "POSIX ACLs", "time of birth"} {
 		if !says(list, "source", Warning, words) {
 			t.Errorf("nothing of %s", words)
@@ -161,7 +168,7 @@ func TestPoorSource(t *testing.T) {
 func TestFullPlaces(t *testing.T) {
 	disk := loopdisk.New(t, "ext4", 16<<20, "")
 	fill(t, disk)
-	list := Run(t.Context(), primary(t, disk, t.TempDir(), config.SSH{}))
+	list := Run(t.Context(), primary(t, disk, t.TempDir(), config.SSH{}), nil)
 	if !says(list, "space", Fault, disk) {
 		t.Errorf("findings:\n%s", text(list))
 	}
@@ -172,5 +179,88 @@ func TestOlder(t *testing.T) {
 		if got := older(release, 6, 9); got != want {
 			t.Errorf("%s: %v", release, got)
 		}
+	}
+}
+
+// TestRoundTripCleansUp: whatever ends a round trip, and what an earlier one has left when it was killed: nothing stays behind.
+func TestRoundTripCleansUp(t *testing.T) {
+	source := loopdisk.New(t, "ext4", 64<<20, "")
+	c := primary(t, source, t.TempDir(), config.SSH{})
+	for _, left := range []string{source, c.Primary.State} {
+		must(t, os.MkdirAll(filepath.Join(left, scratchName, "made", "modes"), 0o700))
+	}
+	var tree string
+	list := Run(t.Context(), c, func(_ context.Context, p *config.Primary, made *os.File) error {
+		tree = made.Name()
+		entries, err := os.ReadDir(tree)
+		must(t, err)
+		if len(entries) != len(kinds) || p.Source != tree {
+			t.Errorf("%d kinds in %s, the volume's source is %s", len(entries), tree, p.Source)
+		}
+		return fmt.Errorf("seal: no such luck")
+	})
+	if !says(list, "metadata", Fault, "no such luck") {
+		t.Errorf("findings:\n%s", text(list))
+	}
+	if !strings.HasPrefix(tree, source) {
+		t.Errorf("the tree was made in %s", tree)
+	}
+	for _, dir := range []string{source, c.Primary.State} {
+		if _, err := os.Lstat(filepath.Join(dir, scratchName)); !os.IsNotExist(err) {
+			t.Errorf("%s: %v", dir, err)
+		}
+	}
+}
+
+// TestRoundTripPlaces: a tree is made on the source's file system where nobody journals it, and it is said where that is not possible.
+func TestRoundTripPlaces(t *testing.T) {
+	disk := loopdisk.New(t, "ext4", 64<<20, "")
+	around := filepath.Join(disk, "projects")
+	must(t, os.Mkdir(around, 0o755))
+	for name, c := range map[string]struct {
+		source string
+		mount  bool
+		want   string
+	}{
+		"the state's own file system": {t.TempDir(), true, ""}, "the directory around": {around, true, disk}, "the source itself": {disk, false, disk}, "mounted": {disk, true, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conf := primary(t, c.source, t.TempDir(), config.SSH{})
+			if c.mount {
+				lock, err := durable.Lock(state.Dir(conf.Primary.State).Lock())
+				must(t, err)
+				defer func() { must(t, lock.Close()) }()
+			}
+			if c.want == "" {
+				c.want = conf.Primary.State
+			}
+			tr := &trip{report: &report{}, work: filepath.Join(conf.Primary.State, scratchName)}
+			tr.choose(conf.Primary)
+			if !strings.HasPrefix(tr.tree, c.want+"/") || strings.Contains(tr.where, "not the source's") != (name == "mounted") {
+				t.Errorf("%s, said to be on that of %s", tr.tree, tr.where)
+			}
+		})
+	}
+	two := primary(t, t.TempDir(), t.TempDir(), config.SSH{})
+	lock, err := durable.Lock(filepath.Join(two.Primary.State, "doctor.lock"))
+	must(t, err)
+	defer func() { must(t, lock.Close()) }()
+	list := Run(t.Context(), two, func(context.Context, *config.Primary, *os.File) error { t.Error("both at once"); return nil })
+	if !says(list, "metadata", Warning, "not tried") {
+		t.Errorf("findings:\n%s", text(list))
+	}
+}
+
+// TestFilledHoles: a file that has lost its holes is told from one that has them.
+func TestFilledHoles(t *testing.T) {
+	dir := t.TempDir()
+	must(t, holes(dir))
+	must(t, stillSparse("", dir))
+	f, err := os.OpenFile(filepath.Join(dir, "sparse"), os.O_RDWR, 0)
+	must(t, err)
+	must(t, unix.Fallocate(int(f.Fd()), 0, 0, sparseSize))
+	must(t, f.Close())
+	if err := stillSparse("", dir); err == nil {
+		t.Error("not seen")
 	}
 }

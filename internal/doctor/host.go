@@ -32,9 +32,27 @@ func kernel(r *report) {
 		r.warn("kernel", "Linux 6.9 or newer", "Linux %s has neither passthrough nor cheap handling of suid: every read and write goes through the daemon, and each write asks once more", release)
 	case older(release, 6, 9):
 		r.warn("kernel", "Linux 6.9 or newer", "Linux %s has no FUSE passthrough: every read and write goes through the daemon", release)
+	case builtWithout(release, "CONFIG_FUSE_PASSTHROUGH"):
+		r.warn("kernel", "a kernel with CONFIG_FUSE_PASSTHROUGH=y", "Linux %s was built without FUSE passthrough: every read and write goes through the daemon", release)
 	default:
 		r.ok("kernel", "Linux %s, FUSE with passthrough", release)
 	}
+}
+
+// builtWithout looks for an option in the kernel's configuration, as distributions install it; false where there is none to look at.
+func builtWithout(release, option string) bool {
+	text, err := os.ReadFile("/boot/config-" + release)
+	return err == nil && !strings.Contains(string(text), "\n"+option+"=")
+}
+
+// clock: who else keeps the time of this host is the business of what synchronises it; somebody should.
+func clock(r *report) {
+	var t unix.Timex
+	if state, err := unix.Adjtimex(&t); err != nil || state == unix.TIME_ERROR || t.Status&unix.STA_UNSYNC != 0 {
+		r.warn("clock", "chrony or systemd-timesyncd", "nothing keeps this host's clock right: batches carry its time, and restores ask for it")
+		return
+	}
+	r.ok("clock", "synchronised")
 }
 
 // older compares a release like 6.1.0-18-amd64.
@@ -101,6 +119,10 @@ func source(r *report, dir string) {
 	if _, err := file.WriteString("slipway"); err != nil {
 		r.fault("source", "make room", "write in %s: %v", dir, err)
 		return
+	}
+	var st unix.Statfs_t
+	if unix.Fstatfs(fd, &st) == nil && (st.Type == unix.OVERLAYFS_SUPER_MAGIC || st.Type == unix.ECRYPTFS_SUPER_MAGIC) {
+		r.warn("source", "put the files on the file system below", "%s is a file system stacked on another, which allows no passthrough: every read and write goes through the daemon", dir)
 	}
 	lacks := 0
 	try := func(err error, what, without string) {

@@ -12,6 +12,7 @@
 //	control.sock    answers of the running daemon
 //	status.json     its last answer
 //	alerts.json     what hooks were told
+//	doctor.lock     held while doctor makes a round trip
 //
 // After a crash: volume.json and volume.secret are whole or absent; without them the node cannot seal.
 package state

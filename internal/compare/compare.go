@@ -1,4 +1,5 @@
-package demo
+// Package compare tells in words where two directory trees differ. It only reads, so a crash leaves nothing.
+package compare
 
 import (
 	"bytes"
@@ -8,16 +9,17 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sort"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"slipway/internal/render"
 )
 
-// Compare lists in words where two trees differ: names, types, modes, owners, times, content, links, extended attributes.
-func Compare(a, b string) ([]string, error) {
+// Difference is a path of one of the trees, and in words what is not the same there.
+type Difference struct{ Path, What string }
+
+// Trees lists where two trees differ: names, types, modes, owners, times, content, links, extended attributes.
+func Trees(a, b string) ([]Difference, error) {
 	left, err := scan(a)
 	if err != nil {
 		return nil, err
@@ -26,11 +28,11 @@ func Compare(a, b string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	var differences []string
+	var differences []Difference
 	for path, x := range left {
 		y, ok := right[path]
 		if !ok {
-			differences = append(differences, render.Name(path)+": missing")
+			differences = append(differences, Difference{path, "missing"})
 			continue
 		}
 		what, err := x.differs(y)
@@ -38,15 +40,15 @@ func Compare(a, b string) ([]string, error) {
 			return nil, err
 		}
 		if what != "" {
-			differences = append(differences, render.Name(path)+": "+what)
+			differences = append(differences, Difference{path, what})
 		}
 	}
 	for path := range right {
 		if _, ok := left[path]; !ok {
-			differences = append(differences, render.Name(path)+": not in the original")
+			differences = append(differences, Difference{path, "not in the original"})
 		}
 	}
-	sort.Strings(differences)
+	slices.SortFunc(differences, func(a, b Difference) int { return strings.Compare(a.Path, b.Path) })
 	return differences, nil
 }
 
