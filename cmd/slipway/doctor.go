@@ -25,10 +25,17 @@ func doctorCommand() *cobra.Command {
 		Long: `doctor looks at the configuration, the kernel, the privileges, the source's file system, the clock, the space, and at each store that this host
 writes to: host key, key, writing durably, reading back, space, clock. On a primary it also seals and restores a small tree with every
 kind of metadata, on the source's file system, and compares. It leaves nothing in the source, and in each store one small object,
-VOLUME/doctor/NODE.`,
-		Example: "  slipway doctor -c /etc/slipway/slipway.yml\n  slipway doctor --json | jq 'select(.level != \"ok\")'",
+VOLUME/doctor/NODE.
+
+With --drill it restores instead: some files of the newest batch and some of the whole tree, from each backup host that the configuration names by
+itself, into a temporary directory. What is restored is compared with its digests, and on a primary with the files themselves where they have not
+changed since. Exit code 4: a host does not give back what was sealed, or nothing at all. The daemon shows how the last drill went.`,
+		Example: "  slipway doctor -c /etc/slipway/slipway.yml\n  slipway doctor --drill -c /etc/slipway/slipway.yml --identity projects.identity\n  slipway doctor --json | jq 'select(.level != \"ok\")'",
 		Args:    cobra.NoArgs,
 		RunE: configured(func(cmd *cobra.Command, c *config.Config, _ []string) error {
+			if isSet(cmd, "drill") {
+				return runDrill(cmd, c)
+			}
 			list := doctor.Run(cmd.Context(), c, sealed)
 			if err := showAll(cmd, render.Doctor, list); err != nil {
 				return err
@@ -40,5 +47,6 @@ VOLUME/doctor/NODE.`,
 		}),
 	}
 	jsonFlag(c)
+	drillFlags(c)
 	return c
 }

@@ -13,6 +13,7 @@ import (
 	"slipway/internal/catalog"
 	"slipway/internal/config"
 	"slipway/internal/control"
+	"slipway/internal/drill"
 	"slipway/internal/durable"
 	"slipway/internal/keys"
 	"slipway/internal/state"
@@ -51,7 +52,7 @@ func exitCode(err error) int {
 		return 0
 	case errors.As(err, &c):
 		return c.code
-	case errors.As(err, &faults) || errors.Is(err, access.ErrUsage) || errors.Is(err, keys.ErrMode) || errors.Is(err, supervisor.ErrPlace) || errors.Is(err, supervisor.ErrConfig):
+	case errors.As(err, &faults) || errors.Is(err, access.ErrUsage) || errors.Is(err, drill.ErrUsage) || errors.Is(err, keys.ErrMode) || errors.Is(err, supervisor.ErrPlace) || errors.Is(err, supervisor.ErrConfig):
 		return exitUsage
 	case errors.Is(err, context.Canceled):
 		return exitSignal

@@ -10,6 +10,7 @@ import (
 	"slipway/internal/alert"
 	"slipway/internal/config"
 	"slipway/internal/control"
+	"slipway/internal/drill"
 	"slipway/internal/health"
 	"slipway/internal/monitor"
 	"slipway/internal/service"
@@ -18,6 +19,7 @@ import (
 // observe adds to a daemon what lets people see it and tells them of it: the socket, the status page, hooks and heartbeat. All ask the same
 // reporter and share one judgement.
 func observe(ctx context.Context, group *errgroup.Group, c *config.Config, r control.Reporter, process string) {
+	r = control.Amended{Reporter: r, Amend: drill.Amend(c.State())}
 	judge, log := &health.Judge{}, service.Logger(os.Stderr, process)
 	watcher := alert.New(alert.Options{Reporter: r, Health: judge, Hooks: c.Hooks(), Heartbeat: c.Heartbeat(), State: c.State(), Log: log})
 	known := control.Amended{Reporter: r, Amend: watcher.Amend}

@@ -67,6 +67,7 @@ type Status struct {
 	Spool     SpoolStatus   `json:"spool"`
 	Stores    []StoreStatus `json:"stores"`
 	Warm      *WarmStatus   `json:"warm,omitempty"`     // of a replica peer that keeps a warm tree
+	Drills    []Drill       `json:"drills,omitempty"`   // the last one of each backup host
 	Warnings  []string      `json:"warnings,omitempty"` // in words, with what to do
 	Alarms    []Alarm       `json:"alarms,omitempty"`   // what of that, and what else, hooks tell of
 	At        time.Time     `json:"at"`
@@ -114,6 +115,18 @@ type SpoolStatus struct {
 type WarmStatus struct {
 	Batch uint64 `json:"batch"`           // that the directory is equal to; 0: none yet
 	Error string `json:"error,omitempty"` // why it is not at the newest complete batch, or not whole, in words
+}
+
+// Drill is how the restore of a sample from one backup host went.
+type Drill struct {
+	Store   string    `json:"store"`
+	At      time.Time `json:"at"`
+	Passed  bool      `json:"passed"`
+	Seconds float64   `json:"seconds"`
+	Files   int64     `json:"files"`
+	Bytes   int64     `json:"bytes"`
+	Batch   uint64    `json:"batch"`             // newest complete one that the host has
+	Problem string    `json:"problem,omitempty"` // the first one, in words
 }
 
 // StoreStatus is one store.

@@ -62,6 +62,15 @@ var (
 		{gauge("store_lag_seconds", "Age of the oldest batch that the store has not.", "volume", "store", "kind"), func(s *control.StoreStatus) float64 { return s.LagSeconds }},
 	}
 
+	drills = []struct {
+		metric
+		value func(d *control.Drill) float64
+	}{
+		{gauge("drill_success", "Whether the last drill restored its sample from the backup host as it was sealed.", "volume", "store"), func(d *control.Drill) float64 { return number(d.Passed) }},
+		{gauge("drill_last_timestamp_seconds", "When the last drill of the backup host began.", "volume", "store"), func(d *control.Drill) float64 { return float64(d.At.UnixNano()) / 1e9 }},
+		{gauge("drill_duration_seconds", "How long the last drill of the backup host took.", "volume", "store"), func(d *control.Drill) float64 { return d.Seconds }},
+	}
+
 	stalled = gauge("stalled", "Whether there is something to do and nothing has moved for a minute.")
 )
 
@@ -85,6 +94,9 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	}
 	for _, s := range stores {
 		ch <- s.desc
+	}
+	for _, d := range drills {
+		ch <- d.desc
 	}
 }
 
@@ -112,6 +124,11 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		for j := range s.Stores {
 			for _, v := range stores {
 				give(v.metric, v.value(&s.Stores[j]), s.Volume, s.Stores[j].Name, s.Stores[j].Kind)
+			}
+		}
+		for j := range s.Drills {
+			for _, d := range drills {
+				give(d.metric, d.value(&s.Drills[j]), s.Volume, s.Drills[j].Store)
 			}
 		}
 	}

@@ -22,7 +22,7 @@ func Status(out io.Writer, list []control.Status, now time.Time) error {
 		}
 		heading(w, p, s, now)
 		pipeline(w, p, s, columns(out))
-		notes(w, p, s)
+		notes(w, p, s, now)
 	}
 	_, err := io.WriteString(out, w.String())
 	return err
@@ -185,7 +185,7 @@ func emphasise(p paint, text string) string {
 	return text
 }
 
-func notes(w *strings.Builder, p paint, s control.Status) {
+func notes(w *strings.Builder, p paint, s control.Status, now time.Time) {
 	for _, st := range s.Stores {
 		if st.Error != "" {
 			fmt.Fprintf(w, "%s: %s\n", p.bold(st.Name), p.red(st.Error))
@@ -200,6 +200,13 @@ func notes(w *strings.Builder, p paint, s control.Status) {
 			fmt.Fprintf(w, ": %s", p.red(s.Warm.Error))
 		}
 		fmt.Fprintln(w)
+	}
+	for _, d := range s.Drills {
+		word := "passed"
+		if !d.Passed {
+			word = p.red("failed")
+		}
+		fmt.Fprintf(w, "%s %s %s ago, %.1f s, from %s\n", p.bold("last drill:"), word, config.FormatDuration(now.Sub(d.At).Round(time.Second)), d.Seconds, d.Store)
 	}
 	said := map[string]bool{}
 	for _, a := range s.Alarms {

@@ -11,6 +11,19 @@ import (
 // Root returns the volume's root as a row.
 func (t *Tree) Root() Row { return t.row("", t.inodes[batch.Root]) }
 
+// Newest returns the files that the newest of the tree's batches speaks of.
+func (t *Tree) Newest(ctx context.Context) (map[batch.FileID]bool, error) {
+	body, err := t.line.Body(ctx, t.Batch)
+	if err != nil {
+		return nil, fmt.Errorf("read batch %d: %w", t.Seq, err)
+	}
+	ids := make(map[batch.FileID]bool, len(body.Inodes))
+	for i := range body.Inodes {
+		ids[body.Inodes[i].ID] = true
+	}
+	return ids, nil
+}
+
 // Children returns the entries of a directory, in byte order; their paths are names.
 func (t *Tree) Children(dir batch.FileID) []Row {
 	rows := make([]Row, 0, len(t.children[dir]))

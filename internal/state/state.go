@@ -12,6 +12,7 @@
 //	control.sock    answers of the running daemon
 //	status.json     its last answer
 //	alerts.json     what hooks were told
+//	drills.json     how the last drill of each backup host went; drill.lock is held by one
 //	doctor.lock     held while doctor makes a round trip
 //
 // After a crash: volume.json and volume.secret are whole or absent; without them the node cannot seal.
