@@ -67,6 +67,9 @@ func Run(ctx context.Context, opt Options) ([]Result, error) {
 	if _, err := keys.LoadIdentity(opt.Identity); err != nil {
 		return nil, err
 	}
+	if err := durable.MkdirAll(opt.Config.State(), 0o700); err != nil {
+		return nil, fmt.Errorf("make state directory: %w", err)
+	}
 	lock, err := durable.Lock(filepath.Join(opt.Config.State(), "drill.lock"))
 	if err != nil {
 		return nil, fmt.Errorf("another drill may be at work: %w", err)

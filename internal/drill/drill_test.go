@@ -135,6 +135,13 @@ func TestCompares(t *testing.T) {
 	if got := r.run(t); !got.Passed || got.Compared != 26 {
 		t.Errorf("changed since: %+v", got)
 	}
+	elsewhere := *r.opt.Config.Primary
+	elsewhere.Source, elsewhere.State = filepath.Join(t.TempDir(), "none"), filepath.Join(t.TempDir(), "new")
+	there := &rig{r.Volume, r.opt, ""}
+	there.opt.Config = &config.Config{Primary: &elsewhere}
+	if got := there.run(t); !got.Passed || got.Files != 30 || got.Compared != 0 {
+		t.Errorf("on another host: %+v", got)
+	}
 	must(t, os.WriteFile(at("file 6"), []byte(strings.Repeat("z", 106)), 0o644), os.Chtimes(at("file 6"), moment, moment))
 	if got := r.run(t); got.Passed || len(got.Problems) != 1 || got.Problems[0].Path != "file 6" || !strings.Contains(got.Problem, `"file 6": is not what lies in `) {
 		t.Errorf("not the file here: %+v", got)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -73,6 +74,9 @@ func (s *sample) take(random *rand.Rand, from []restore.Row, n int) {
 // compare looks at the files themselves, where they are here and have not changed since they were sealed.
 func compare(ctx context.Context, source, dir string, sample []restore.Row, r *Result) error {
 	root, err := os.OpenRoot(source)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // the configuration was copied to another host
+	}
 	if err != nil {
 		return fmt.Errorf("compare with %s: %w", source, err)
 	}
