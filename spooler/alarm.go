@@ -2,37 +2,11 @@ package spooler
 
 import (
 	"fmt"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"slipway/internal/config"
-	"slipway/internal/control"
 )
-
-// lateAlarms say what has taken longer than the operator wants anything to take; none without a wish.
-func lateAlarms(st *control.Status, rpo time.Duration) []control.Alarm {
-	if rpo == 0 {
-		return nil
-	}
-	late := func(s float64) (string, bool) {
-		d := time.Duration(s * float64(time.Second))
-		return config.FormatDuration(d.Round(time.Second)), d > rpo
-	}
-	var list []control.Alarm
-	say := func(store, format string, args ...any) {
-		list = append(list, control.Alarm{Event: control.BehindRPO, Level: control.LevelError, Store: store, Message: fmt.Sprintf(format, args...)})
-	}
-	if d, is := late(st.Pending.OldestSeconds); is {
-		say("", "behind rpo %s: a change has waited for %s to be sealed; `slipway spool pending` names it", config.FormatDuration(rpo), d)
-	}
-	for _, s := range st.Stores {
-		if d, is := late(s.LagSeconds); is && s.Kind == "cache" {
-			say(s.Name, "behind rpo %s: %s lacks what was sealed %s ago", config.FormatDuration(rpo), s.Name, d)
-		}
-	}
-	return list
-}
 
 // spaceWarnings tell of disks of which less than a tenth is free: the node's own, and those of the stores as far as they say.
 func (s *Spooler) spaceWarnings() []string {

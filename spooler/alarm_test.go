@@ -6,34 +6,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/google/go-cmp/cmp"
-
-	"slipway/internal/control"
 	"slipway/internal/loopdisk"
 )
-
-func TestLateAlarms(t *testing.T) {
-	st := &control.Status{Pending: control.PendingStatus{OldestSeconds: 90}, Stores: []control.StoreStatus{
-		{Name: "cache1", Kind: "cache", LagSeconds: 200}, {Name: "vault1", Kind: "backup", LagSeconds: 1e6},
-	}}
-	for rpo, want := range map[time.Duration][]string{
-		0:               nil,
-		5 * time.Minute: nil,
-		2 * time.Minute: {"behind rpo 2m: cache1 lacks what was sealed 3m20s ago"},
-		time.Minute: {"behind rpo 1m: a change has waited for 1m30s to be sealed; `slipway spool pending` names it",
-			"behind rpo 1m: cache1 lacks what was sealed 3m20s ago"},
-	} {
-		var got []string
-		for _, a := range lateAlarms(st, rpo) {
-			got = append(got, a.Message)
-		}
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("%v: %s", rpo, diff)
-		}
-	}
-}
 
 // TestSpaceWarnings: a disk that is nearly full is told, whose it is too; one with room is not.
 func TestSpaceWarnings(t *testing.T) {

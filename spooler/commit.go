@@ -201,6 +201,7 @@ func (v *volume) settleCommitted(s *sealing) {
 	for _, p := range s.captures {
 		v.pending.sealed(p)
 	}
+	v.rpo.sealedBatch(s.env.Last, s.touched, s.env.SealedAt)
 	v.packing.Committed(s.introduced)
 	v.evictor.Committed(s.env.Last, s.sealed.Envelope.Introduces)
 	v.usage.Add(int64(len(s.sealed.File)))

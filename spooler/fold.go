@@ -58,6 +58,7 @@ func (v *volume) apply(r *journal.Record, pos journal.Position) error {
 	case journal.OpLink:
 		return v.applyLink(r, pos)
 	case journal.OpRename:
+		v.rpo.moves++
 		return v.applyRename(r, pos)
 	case journal.OpUnlink:
 		return v.applyUnlink(r)

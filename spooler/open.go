@@ -119,6 +119,9 @@ func (s *Spooler) newVolume() (*volume, error) {
 	if v.exclude, err = exclude.New(cfg.Exclude); err != nil {
 		return nil, err
 	}
+	if v.rpo, err = newRPO(cfg.RPO); err != nil {
+		return nil, err
+	}
 	return v, v.openOwn(cfg)
 }
 

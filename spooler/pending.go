@@ -49,6 +49,9 @@ type pendingFile struct {
 	startAt  time.Time
 	done     *capture.Captured // what the worker brought, until it is sealed
 
+	below   uint64 // the paths of `rpo:` that it lies below, a bit each,
+	belowAt uint64 // as of so many renames and one; 0: not looked at
+
 	due   time.Time
 	index int // place in the heap; -1: not in it (running, done or parked)
 }

@@ -67,6 +67,9 @@ func (v *volume) prepare(s *sealing) error {
 		}
 	}
 	s.changed, s.body.Entries = len(s.body.Inodes), s.entries
+	if err := v.touches(s); err != nil {
+		return err
+	}
 	if v.continued {
 		return v.prepareRest(s)
 	}

@@ -46,7 +46,11 @@ func (s *Spooler) Status(context.Context) ([]control.Status, error) {
 	}
 	st.Warnings = append(st.Warnings, s.storeWarnings()...)
 	st.Stores = s.storeStatus(now)
-	for _, a := range lateAlarms(&st, s.opt.Config.RPO) {
+	late, err := v.lateAlarms(&st, now)
+	if err != nil {
+		return nil, fmt.Errorf("look for what is late: %w", err)
+	}
+	for _, a := range late {
 		st.Warn(a)
 	}
 	st.Warnings = append(st.Warnings, room...)

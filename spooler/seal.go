@@ -25,6 +25,7 @@ type sealing struct {
 	introduced []capture.Published
 	entries    []batch.Entry             // emitted
 	deferred   map[batch.FileID]struct{} // directories with an entry that waits for content
+	touched    uint64                    // the paths of `rpo:` that it changes something below, a bit each
 	sealed     *batch.Sealed
 	temp       string
 }

@@ -46,6 +46,7 @@ type volume struct {
 	rebooted   bool // the machine has been started since the last commit
 	bootID     string
 	exclude    *exclude.List // nil: nothing is
+	rpo        rpo
 
 	// the journal and what was folded from it
 	reader  *journal.Reader

@@ -57,7 +57,7 @@ type Primary struct {
 	OpenInterval                       time.Duration // 30s
 	BatchInterval                      time.Duration // 1s: the shortest time between two batches
 	MinReplicas                        int
-	RPO                                time.Duration // 0: none; status warns when something takes longer to be sealed or cached
+	RPO                                RPO
 	StaleAfter, StallAfter             time.Duration // 5s each: when another sender is taken for dead, or for stalled
 	Step, PreferAfter                  time.Duration // 1s, 1m
 	Allow                              bool          // allow_other; default true as root

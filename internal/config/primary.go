@@ -42,7 +42,7 @@ func (d *document) primary(root ast.Node) *Primary {
 		field{"max_age", duration(&p.MaxAge, 10*time.Millisecond, 24*time.Hour), ""},
 		field{"open_interval", duration(&p.OpenInterval, time.Second, 24*time.Hour), ""},
 		field{"batch_interval", duration(&p.BatchInterval, time.Millisecond, time.Hour), ""},
-		field{"rpo", duration(&p.RPO, time.Second, forEver), ""},
+		field{"rpo", rpo(&p.RPO), ""},
 		field{"min_replicas", number(&p.MinReplicas, 0, 64), ""},
 		field{"stale_after", duration(&p.StaleAfter, time.Second, 10*time.Minute), ""},
 		field{"stall_after", duration(&p.StallAfter, time.Second, 10*time.Minute), ""},

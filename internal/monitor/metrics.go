@@ -49,6 +49,8 @@ var (
 		{gauge("sender_term", "Term of the sender.", "volume"), func(s *control.Status) float64 { return float64(s.Sender.Term) }},
 		{gauge("sender_active", "Whether this node sends.", "volume"), func(s *control.Status) float64 { return number(s.Sender.Here == "sending") }},
 		{gauge("sender_rate_bytes_per_second", "What the sender gets delivered.", "volume"), func(s *control.Status) float64 { return s.Sender.Rate }},
+		{gauge("behind_rpo_warning", "Deadlines of rpo that are missed so far that status warns.", "volume"), func(s *control.Status) float64 { return behind(s, control.LevelWarning) }},
+		{gauge("behind_rpo_error", "Deadlines of rpo that are missed so far that it is an error.", "volume"), func(s *control.Status) float64 { return behind(s, control.LevelError) }},
 		{gauge("warnings", "Things that the daemon wants the operator to look at; status has them in words.", "volume"), func(s *control.Status) float64 { return float64(len(s.Warnings)) }},
 	}
 
@@ -79,6 +81,16 @@ func number(yes bool) float64 {
 		return 1
 	}
 	return 0
+}
+
+// behind counts the deadlines that are missed.
+func behind(s *control.Status, level string) (n float64) {
+	for _, a := range s.Alarms {
+		if a.Event == control.BehindRPO && a.Level == level {
+			n++
+		}
+	}
+	return n
 }
 
 // collector asks the daemon at every scrape.

@@ -70,6 +70,10 @@ func working() *daemon {
 			{Name: "cache1", Kind: "cache", Batch: 299, LagBatches: 1, LagSeconds: 0.5, State: "sending"},
 			{Name: "vault1", Kind: "backup", Batch: 290, LagBatches: 10, LagSeconds: 60, State: "waiting"},
 		},
+		Alarms: []control.Alarm{
+			{Event: control.BehindRPO, Level: control.LevelWarning}, {Event: control.BehindRPO, Level: control.LevelError, Path: "db/"},
+			{Event: control.BehindRPO, Level: control.LevelWarning, Path: "*.key"}, {Event: control.VerificationFailed, Level: control.LevelError},
+		},
 		Drills: []control.Drill{{Store: "vault1", At: time.Unix(1_800_000_000, 0), Passed: true, Seconds: 2.5}},
 	}}}
 }
@@ -105,6 +109,7 @@ func TestMetrics(t *testing.T) {
 	for _, line := range []string{
 		"slipway_up 1", `slipway_pending_files{volume="projects"} 3`, `slipway_journal_unsealed_bytes{volume="projects"} 100`,
 		`slipway_sender_active{volume="projects"} 1`, `slipway_store_lag_batches{kind="cache",store="cache1",volume="projects"} 1`, "slipway_stalled 0",
+		`slipway_behind_rpo_warning{volume="projects"} 2`, `slipway_behind_rpo_error{volume="projects"} 1`,
 		`slipway_drill_success{store="vault1",volume="projects"} 1`, `slipway_drill_last_timestamp_seconds{store="vault1",volume="projects"} 1.8e+09`,
 		`slipway_drill_duration_seconds{store="vault1",volume="projects"} 2.5`,
 	} {

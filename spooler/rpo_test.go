@@ -1,0 +1,185 @@
+package spooler
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"slipway/internal/config"
+	"slipway/internal/control"
+)
+
+// TestDeadlines: what is late by a deadline is said, as a warning or as an error.
+func TestDeadlines(t *testing.T) {
+	st := &control.Status{Pending: control.PendingStatus{OldestSeconds: 90}, Stores: []control.StoreStatus{
+		{Name: "cache1", Kind: "cache", LagSeconds: 200}, {Name: "vault1", Kind: "backup", LagSeconds: 1e6},
+	}}
+	for name, c := range map[string]struct {
+		deadline config.Deadline
+		path     string
+		want     []string
+	}{
+		"none":       {config.Deadline{}, "", nil},
+		"none is":    {config.Deadline{Warn: 5 * time.Minute, Error: 5 * time.Minute}, "", nil},
+		"one is":     {config.Deadline{Warn: 2 * time.Minute, Error: 2 * time.Minute}, "", []string{"error cache1: behind rpo 2m: cache1 lacks what was sealed 3m20s ago"}},
+		"both are":   {config.Deadline{Warn: time.Minute, Error: time.Minute}, "", []string{"error : behind rpo 1m: a change has waited for 1m30s to be sealed; `slipway spool pending` names it", "error cache1: behind rpo 1m: cache1 lacks what was sealed 3m20s ago"}},
+		"one of two": {config.Deadline{Warn: time.Minute, Error: 2 * time.Minute}, "db/", []string{"warning : behind rpo 1m of db/: a change has waited for 1m30s to be sealed; `slipway spool pending` names it", "error cache1: behind rpo 2m of db/: cache1 lacks what was sealed 3m20s ago"}},
+		"only warn":  {config.Deadline{Warn: 3 * time.Minute}, "", []string{"warning cache1: behind rpo 3m: cache1 lacks what was sealed 3m20s ago"}},
+		"only error": {config.Deadline{Error: 3 * time.Minute}, "", []string{"error cache1: behind rpo 3m: cache1 lacks what was sealed 3m20s ago"}},
+	} {
+		var got []string
+		for _, a := range alarmsBy(c.deadline, st, c.path) {
+			if a.Event != control.BehindRPO || a.Path != c.path {
+				t.Errorf("%s: %+v", name, a)
+			}
+			got = append(got, a.Level+" "+a.Store+": "+a.Message)
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+}
+
+// late returns what status says is late some time from now, as level, path and store.
+func (r *rig) late(after time.Duration) (list []string) {
+	r.t.Helper()
+	now := r.s.vol.now
+	r.s.vol.now = func() time.Time { return time.Now().Add(after) }
+	defer func() { r.s.vol.now = now }()
+	st, err := r.s.Status(context.Background())
+	check(r.t, err)
+	for _, a := range st[0].Alarms {
+		list = append(list, strings.TrimSpace(strings.Join([]string{a.Level, a.Path, a.Store}, " ")))
+		if !strings.Contains(strings.Join(st[0].Warnings, "\n"), a.Message) {
+			r.t.Errorf("not among the warnings: %s", a.Message)
+		}
+	}
+	return list
+}
+
+// TestLatePaths: a path's own deadline holds for what is pending below it, as it is called now, and for what was sealed and is not on the cache.
+func TestLatePaths(t *testing.T) {
+	r := newRig(t)
+	r.cfg.RPO = config.RPO{Deadline: config.Deadline{Error: time.Hour}, Paths: []config.PathDeadline{
+		{Path: "db/", Deadline: config.Deadline{Warn: 5 * time.Second, Error: 30 * time.Second}}, {Path: "*.key", Deadline: config.Deadline{Error: 10 * time.Second}},
+	}}
+	expect := func(when string, after time.Duration, want ...string) {
+		t.Helper()
+		if diff := cmp.Diff(want, r.late(after)); diff != "" {
+			t.Errorf("%s: %s", when, diff)
+		}
+	}
+	fold := func() {
+		t.Helper()
+		v := r.s.vol
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		check(t, v.tree.within(func() error {
+			_, err := v.fold()
+			return err
+		}))
+	}
+	r.mount()
+	r.open()
+	r.mkdir("db")
+	r.mkdir("other")
+	r.create("other/file", "1")
+	r.drain()
+	delivered := func() {
+		t.Helper()
+		_, err := r.cachePusher().PushOnce(t.Context())
+		check(t, err)
+	}
+	delivered()
+	expect("nothing is pending", 20*time.Second)
+
+	r.write("other/file", "22")
+	fold()
+	expect("below no path", 20*time.Second)
+	r.rename("other/file", "db/file", 0)
+	fold()
+	expect("it has been moved there", 4*time.Second)
+	expect("it warns", 20*time.Second, "warning db/")
+	expect("it is an error", 40*time.Second, "error db/")
+	r.rename("db", "dc", 0)
+	fold()
+	expect("its directory is called otherwise", 40*time.Second)
+	r.rename("dc", "db", 0)
+	r.drain()
+	expect("sealed, and not on the cache", 20*time.Second, "warning db/ cache1")
+	expect("for longer", 40*time.Second, "error db/ cache1")
+	delivered()
+	expect("on the cache", 40*time.Second)
+
+	r.create("other/x.key", "1")
+	r.drain()
+	expect("another path", 40*time.Second, "error *.key cache1")
+	r.create("other/y", "1")
+	r.drain()
+	delivered()
+	r.create("other/z", "1")
+	r.drain()
+	expect("no path at all", 40*time.Second)
+	r.close()
+	r.open()
+	expect("of what was sealed before the start nothing is known", 40*time.Second, "error db/ cache1", "error *.key cache1")
+	delivered()
+	expect("on the cache", 40*time.Second)
+	r.remove("other/x.key")
+	r.drain()
+	expect("a removal is a change", 40*time.Second, "error *.key cache1")
+	delivered()
+	r.remove("db/file")
+	r.drain()
+	expect("there too", 40*time.Second, "error db/ cache1")
+	expect("everything", 2*time.Hour, "error  cache1", "error db/ cache1")
+}
+
+// TestManyPending: a look finds out some names, the next ones more, and all in the end.
+func TestManyPending(t *testing.T) {
+	r := newRig(t)
+	r.cfg.RPO = config.RPO{Paths: []config.PathDeadline{{Path: "last", Deadline: config.Deadline{Error: time.Second}}}}
+	r.mount()
+	r.open()
+	for i := range 2 * namesALook {
+		r.create(fmt.Sprintf("file %d", i), "")
+	}
+	r.create("last", "")
+	v := r.s.vol
+	v.mu.Lock()
+	check(t, v.tree.within(func() error {
+		for more := true; more; {
+			var err error
+			if more, err = v.fold(); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	v.mu.Unlock()
+	if len(v.pending.files) < 2*namesALook {
+		t.Fatalf("%d files are pending", len(v.pending.files))
+	}
+	known := func() (n int) {
+		for _, p := range v.pending.files {
+			if p.belowAt > 0 {
+				n++
+			}
+		}
+		return n
+	}
+	r.late(time.Hour)
+	if n := known(); n != namesALook {
+		t.Errorf("%d names at the first look", n)
+	}
+	for range 2 {
+		r.late(time.Hour)
+	}
+	if got := r.late(time.Hour); len(got) != 1 || known() != len(v.pending.files) {
+		t.Errorf("late %q, %d names are known", got, known())
+	}
+}
