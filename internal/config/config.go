@@ -40,6 +40,12 @@ type Spool struct {
 	Cap int64  // bytes; default: a tenth of its disk
 }
 
+// Durability says up to which stage the fsync of what a pattern matches waits.
+type Durability struct {
+	Path  string // a pattern as in Exclude
+	Stage string // "local", "replicated", "cached", "stored"
+}
+
 // Primary is the configuration of a primary node (its file has `volume:`).
 type Primary struct {
 	Volume, Node, Source, Mount, State string
@@ -58,6 +64,8 @@ type Primary struct {
 	BatchInterval                      time.Duration // 1s: the shortest time between two batches
 	MinReplicas                        int
 	RPO                                RPO
+	Durability                         []Durability  // fsync by path pattern; the last that matches decides
+	DurabilityTimeout                  time.Duration // 10s
 	StaleAfter, StallAfter             time.Duration // 5s each: when another sender is taken for dead, or for stalled
 	Step, PreferAfter                  time.Duration // 1s, 1m
 	Allow                              bool          // allow_other; default true as root

@@ -120,7 +120,7 @@ func TestHTTP(t *testing.T) {
 }
 
 func TestPrimary(t *testing.T) {
-	c, err := Parse("p.yml", []byte(primaryYAML))
+	c, err := Parse("p.yml", []byte(primaryYAML+"durability: [{path: \"db/**\", stage: cached}]\ndurability_timeout: 20s\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,6 +134,7 @@ func TestPrimary(t *testing.T) {
 		SSH:        SSH{Key: "/etc/slipway/keys/ssh", KnownHosts: "/etc/slipway/known_hosts"},
 		Exclude:    []string{"*.tmp", "/scratch/"}, ExcludeLines: []int{17, 18},
 		Copies: 2, Settle: 300 * time.Millisecond, MaxAge: 10 * time.Second, OpenInterval: time.Minute, MinReplicas: 1, BatchInterval: 500 * time.Millisecond,
+		Durability: []Durability{{Path: "db/**", Stage: "cached"}}, DurabilityTimeout: 20 * time.Second,
 		StaleAfter: 5 * time.Second, StallAfter: 5 * time.Second, Step: time.Second, PreferAfter: time.Minute,
 	}
 	if d := cmp.Diff(want, c.Primary); d != "" {
@@ -219,7 +220,15 @@ func TestFaults(t *testing.T) {
 		{"misspelt key", "recipients:", "recpients:", []string{`1:1: "recipients" is missing`, `7:1: unknown key "recpients"`}, `did you mean "recipients"?`},
 		{"misspelt nested key", "cap: 50GiB", "capp: 50GiB", []string{`6:43: unknown key "spool.capp"`}, `did you mean "cap"?`},
 		{"a receiver's key", "copies: 2\nsettle", "receive: {}\nsettle", []string{`1:1: both`}, "file of its own"},
-		{"durability is not there yet", "copies: 2\nsettle", "durability: {}\nsettle", []string{`19:1: unknown key "durability"`}, "remove it"},
+		{"durability is a list", "copies: 2\nsettle", "durability: {}\nsettle", []string{`19:13: "durability" is a mapping, not a list`}, "write a list"},
+		{"durability without a stage", "copies: 2\nsettle", "durability: [{path: \"db/**\"}]\nsettle", []string{`19:14: "durability[0].stage" is missing`}, "cached"},
+		{"durability, odd items", "copies: 2\nsettle", "durability: [{path: \"!x\", stage: sealed}, {path: \"a[\", stage: cached}]\nsettle",
+			[]string{`19:21: durability[0].path: a pattern of durability: cannot be negated`, `19:34: durability[0].stage: "sealed" is no stage`, `19:50: durability[1].path: `}, "stage: local"},
+		{"durability, replicated by nobody", "min_replicas: 1", "durability: [{path: \"db/**\", stage: replicated}]", []string{`23:37: stage replicated: min_replicas is 0`}, "write min_replicas: 1"},
+		{"durability, nothing is stored", "backups:\n  - {name: vault1, url: \"sftp://slipway-projects@vault1/data\", connections: 2}\nssh: {key: /etc/slipway/keys/ssh, known_hosts: /etc/slipway/known_hosts}\nexclude:\n  - \"*.tmp\"\n  - /scratch/\ncopies: 2\n",
+			"ssh: {key: /etc/slipway/keys/ssh, known_hosts: /etc/slipway/known_hosts}\ndurability: [{path: \"*\", stage: stored}]\n", []string{`14:33: stage stored: nothing here says`}, "write copies: N"},
+		{"durability_timeout for nothing", "copies: 2\nsettle", "durability_timeout: 5s\nsettle", []string{`19:21: durability_timeout without durability`}, "remove it"},
+		{"durability_timeout out of range", "copies: 2\nsettle", "durability: [{path: \"*\", stage: local}]\ndurability_timeout: 5ms\nsettle", []string{`20:21: durability_timeout: 5ms is out of range`}, "100ms to"},
 		{"a peer's key", "copies: 2\nsettle", "peer: {}\nsettle", []string{`1:1: both`}, "file of its own"},
 		{"duplicate key", "node: alpha\n", "node: alpha\nnode: bravo\n", []string{`3:1: key "node" stands here a second time, first in line 2`}, "keep one"},
 		{"no value", "node: alpha", "node:", []string{`2:1: key "node" has no value`}, "give it a value"},

@@ -19,7 +19,7 @@ func (d *document) primary(root ast.Node) *Primary {
 	p := &Primary{
 		Settle: 200 * time.Millisecond, MaxAge: 5 * time.Second, OpenInterval: 30 * time.Second, BatchInterval: time.Second,
 		StaleAfter: 5 * time.Second, StallAfter: 5 * time.Second, Step: time.Second, PreferAfter: time.Minute,
-		Allow: os.Geteuid() == 0,
+		DurabilityTimeout: 10 * time.Second, Allow: os.Geteuid() == 0,
 	}
 	object(
 		field{"volume", text(&p.Volume, checkName), "volume: NAME"},
@@ -44,6 +44,8 @@ func (d *document) primary(root ast.Node) *Primary {
 		field{"batch_interval", duration(&p.BatchInterval, time.Millisecond, time.Hour), ""},
 		field{"rpo", rpo(&p.RPO), ""},
 		field{"min_replicas", number(&p.MinReplicas, 0, 64), ""},
+		field{"durability", list(&p.Durability, durability), ""},
+		field{"durability_timeout", duration(&p.DurabilityTimeout, 100*time.Millisecond, 10*time.Minute), ""},
 		field{"stale_after", duration(&p.StaleAfter, time.Second, 10*time.Minute), ""},
 		field{"stall_after", duration(&p.StallAfter, time.Second, 10*time.Minute), ""},
 		field{"step", duration(&p.Step, 100*time.Millisecond, time.Minute), ""},
@@ -119,6 +121,7 @@ func (d *document) checkPrimary(p *Primary) {
 	for i, s := range p.Backups {
 		d.distinct(named, fmt.Sprintf("backups[%d]", i), s)
 	}
+	d.checkDurability(p)
 	d.needsSSH(p.SSH, append(append([]Store{p.Cache}, p.Replicas...), p.Backups...))
 }
 

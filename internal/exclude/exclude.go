@@ -98,6 +98,15 @@ func (x *List) Match(path string, isDir bool) (line int, excluded bool) {
 	return x.matchAt(path, isDir)
 }
 
+// MatchAt is Match for the path alone, without the directories above it.
+func (x *List) MatchAt(path string, isDir bool) bool {
+	if x == nil {
+		return false
+	}
+	_, excluded := x.matchAt(strings.Trim(path, "/"), isDir)
+	return excluded
+}
+
 // matchAt looks at this path alone, not at the directories above it. The last pattern that matches decides.
 func (x *List) matchAt(path string, isDir bool) (line int, excluded bool) {
 	if path == "" || path == "." {
