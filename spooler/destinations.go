@@ -38,8 +38,8 @@ func (s *Spooler) openPushers() error {
 		s.pushers = append(s.pushers, push.New(push.Target{
 			Name: st.Name, Kind: kind, URL: st.URL, Dest: s.stores[i], Elsewhere: others,
 			Volume: s.vol.identity, Own: s.vol.own, Log: push.CatalogLog(s.vol.cat), Logger: s.log,
-			OnAcks:      func(_ string, list []ack.Acks) { s.stages.acked(list) },
-			OnDelivered: func(name string, head batch.Seq) { s.stages.delivered(kind, name, head) },
+			OnAcks:      func(_ string, list []ack.Acks) { s.stages.acked(list); s.newsForFsyncs() },
+			OnDelivered: func(name string, head batch.Seq) { s.stages.delivered(kind, name, head); s.newsForFsyncs() },
 			OnTrouble:   s.troubled,
 			OnRotten:    s.rotten,
 			RetryMax:    s.retryMax(),

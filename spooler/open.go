@@ -13,6 +13,7 @@ import (
 	"slipway/internal/catalog"
 	"slipway/internal/chunk"
 	"slipway/internal/config"
+	"slipway/internal/durability"
 	"slipway/internal/durable"
 	"slipway/internal/exclude"
 	"slipway/internal/journal"
@@ -40,6 +41,9 @@ func (s *Spooler) open() error {
 	}
 	s.vol = v
 	if s.left, err = leftout.New(s.opt.Config, s.opt.Source); err != nil {
+		return err
+	}
+	if s.fsyncs.rules, err = durability.New(s.opt.Config); err != nil {
 		return err
 	}
 	s.stages.minReplicas, s.stages.copies = s.opt.Config.MinReplicas, s.opt.Config.Copies
@@ -222,7 +226,7 @@ func (v *volume) openJournal() error {
 	}
 	v.reader = r
 	keySet := chunk.DeriveKeys(v.secret)
-	v.packing = capture.NewPacking(keySet, v.recipients, v.own, v.lookupChunk, workers)
+	v.packing = capture.NewPacking(keySet, v.recipients, v.own, v.lookupChunk, workers+1)
 	v.packing.Room = v.room
 	v.packing.OnPublished = func(p capture.Published) {
 		v.usage.Add(p.Size)

@@ -30,6 +30,8 @@ type pendingFile struct {
 	gen   uint64 // counts marks: a capture that began at an older one leaves the file pending
 	sync  bool   // fsync was asked for since the last capture
 	asked bool   // somebody waits for it: look soon whether it changed
+	hasty bool   // an fsync waits for it: read at once
+	gone  bool   // not in the set any more
 	tries int    // captures that failed in a row
 	err   error  // why the last one failed
 
@@ -37,6 +39,8 @@ type pendingFile struct {
 	captured time.Time     // when it was last captured
 	covered  time.Time     // every change before this moment is sealed: when the capture that was sealed last began
 	took     time.Duration // how long that took
+	covers   uint64        // every change up to this mark is in a batch, clean
+	moved    bool          // the capture that was sealed last was not clean
 
 	job       capture.Job // for the worker
 	known     known
@@ -66,6 +70,9 @@ type timing struct {
 
 // dueAt says when a file should be captured.
 func (p *pendingFile) dueAt(t timing, writers int) time.Time {
+	if p.hasty {
+		return p.wait
+	}
 	if writers == 0 {
 		due := p.last.Add(t.settle)
 		if bound := p.since.Add(t.maxAge); due.After(bound) {
@@ -140,6 +147,17 @@ func (s *pendingSet) reschedule(p *pendingFile) {
 	}
 }
 
+// hurry has a file read at once.
+func (s *pendingSet) hurry(p *pendingFile) {
+	if !p.gone && !p.hasty {
+		p.hasty = true
+		s.reschedule(p)
+	}
+}
+
+// hasty tells whether the next file to be handed out is one that an fsync waits for.
+func (s *pendingSet) hasty() bool { return len(s.heap) > 0 && s.heap[0].hasty }
+
 // opened and released count writers.
 func (s *pendingSet) opened(id batch.FileID) { s.writers[id]++ }
 
@@ -162,6 +180,7 @@ func (s *pendingSet) remove(id batch.FileID) {
 	if p == nil {
 		return
 	}
+	p.gone = true
 	if p.index >= 0 {
 		heap.Remove(&s.heap, p.index)
 	}
@@ -217,7 +236,10 @@ func (s *pendingSet) retry(p *pendingFile, reason string, err error) {
 // sealed notes that the capture in p.done is in a committed batch: the file is settled unless it changed after the capture began.
 func (s *pendingSet) sealed(p *pendingFile) {
 	clean := p.done.Clean
-	p.covered = p.startAt
+	p.covered, p.hasty, p.moved = p.startAt, false, !clean
+	if clean {
+		p.covers = p.startGen
+	}
 	p.captured, p.took = s.now(), p.done.Took
 	p.done, p.tries, p.err = nil, 0, nil
 	if clean && p.gen == p.startGen && s.writers[p.id] == 0 {

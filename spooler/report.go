@@ -53,7 +53,9 @@ func (s *Spooler) Status(context.Context) ([]control.Status, error) {
 	for _, a := range late {
 		st.Warn(a)
 	}
-	st.Warnings = append(st.Warnings, room...)
+	var timedOut []string
+	st.Fsyncs, timedOut = s.fsyncs.report(now)
+	st.Warnings = append(append(st.Warnings, timedOut...), room...)
 	return []control.Status{st}, nil
 }
 

@@ -36,6 +36,9 @@ func (v *volume) sealDue() (bool, time.Time) {
 		return false, time.Time{}
 	}
 	now := v.now()
+	if !v.urgent.IsZero() {
+		return v.sealUrgent(now)
+	}
 	soon := v.pending.imminent(v.busy)
 	next := v.lastSeal.Add(v.timing.batch)
 	if v.atRest(soon) {

@@ -49,6 +49,8 @@ type Spooler struct {
 	left    *leftout.Finder // what `exclude:` leaves out
 	wake    chan struct{}   // capacity one: something happened
 	jobs    chan *pendingFile
+	hasty   chan *pendingFile // files that fsyncs wait for
+	fsyncs  fsyncs
 	results results
 	pushers []*push.Pusher // to the replica peers; the last one to the cache
 	sender  *sender.Sender // when the last one may send
@@ -89,6 +91,7 @@ func New(opt Options) (*Spooler, error) {
 		state: state.Dir(opt.Config.State),
 		wake:  make(chan struct{}, 1),
 		jobs:  make(chan *pendingFile, jobsMax),
+		hasty: make(chan *pendingFile, jobsMax),
 		log:   opt.Log,
 	}
 	if err := s.open(); err != nil {
@@ -106,7 +109,10 @@ func (s *Spooler) Close() error {
 func (s *Spooler) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for range workers {
-		g.Go(func() error { return s.captureLoop(ctx) })
+		g.Go(func() error { return s.captureLoop(ctx, s.jobs) })
+	}
+	if s.fsyncs.rules != nil {
+		g.Go(func() error { return s.captureLoop(ctx, nil) })
 	}
 	g.Go(func() error { return s.loop(ctx) })
 	g.Go(func() error { return s.watchJournal(ctx) })
@@ -146,6 +152,7 @@ func (s *Spooler) loop(ctx context.Context) error {
 		if err != nil && ctx.Err() == nil {
 			s.log.Error("sealing does not go on", "error", err)
 			s.vol.setProblem(err)
+			s.fsyncs.blame(err)
 			again = time.Second
 		}
 		timer.Reset(again)
@@ -179,7 +186,12 @@ func (s *Spooler) Step(ctx context.Context) (time.Duration, error) {
 	if more {
 		return 0, nil
 	}
-	if err := v.tree.within(func() error { return v.tree.manyPaths(s.dispatch) }); err != nil {
+	if err := v.tree.within(func() error {
+		if err := s.hasten(); err != nil {
+			return err
+		}
+		return v.tree.manyPaths(s.dispatch)
+	}); err != nil {
 		return 0, &fatalError{err}
 	}
 	due, next := v.sealDue()
@@ -191,6 +203,7 @@ func (s *Spooler) Step(ctx context.Context) (time.Duration, error) {
 	} else if err := v.advance(); err != nil {
 		return 0, err
 	}
+	s.answerFsyncs()
 	return s.pause(next), nil
 }
 
@@ -214,7 +227,7 @@ func (s *Spooler) pause(next time.Time) time.Duration {
 // dispatch hands due files to the workers, as many as they can take.
 func (s *Spooler) dispatch() error {
 	v := s.vol
-	for v.canDispatch() {
+	for v.canDispatch() || v.pending.hasty() && v.busy < jobsMax && !v.congested() {
 		p := v.pending.takeDue(v.folded)
 		if p == nil {
 			return nil
@@ -229,7 +242,11 @@ func (s *Spooler) dispatch() error {
 		v.busy++
 		p.load = p.bytes
 		v.busyBytes += p.load
-		s.jobs <- p // has room: busy counts what is in it
+		to := s.jobs
+		if p.hasty {
+			to = s.hasty
+		}
+		to <- p // has room: busy counts what is in it
 	}
 	return nil
 }

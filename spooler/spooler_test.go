@@ -153,6 +153,9 @@ func (r *rig) steps(enough func() bool) {
 		for len(r.s.jobs) > 0 {
 			r.s.captureOne(r.t.Context(), c, p, <-r.s.jobs)
 		}
+		for len(r.s.hasty) > 0 {
+			r.s.captureOne(r.t.Context(), c, p, <-r.s.hasty)
+		}
 	}
 }
 

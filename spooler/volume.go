@@ -74,6 +74,8 @@ type volume struct {
 	busy           int            // captures that workers have
 	arrived        []*pendingFile // captures that wait for the next batch
 	dirtySince     time.Time      // of the oldest change that a batch could carry; zero: none
+	urgent         time.Time      // since then something is ready to be sealed that an fsync waits for; zero: nothing
+	urgentReads    bool           // and more is being read
 	lastSeal       time.Time
 	lastRest       time.Time // of the last batch that left nothing behind
 	usage          evict.Usage

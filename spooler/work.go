@@ -38,14 +38,23 @@ func (r *results) take() []result {
 	return list
 }
 
-// captureLoop is one capture worker: it reads what the loop hands out into its own packer.
-func (s *Spooler) captureLoop(ctx context.Context) error {
+// captureLoop is one capture worker: it reads what the loop hands out into its own packer. One without jobs is kept for what fsyncs wait for,
+// which must not stand behind a huge file.
+func (s *Spooler) captureLoop(ctx context.Context, jobs <-chan *pendingFile) error {
 	c, p := s.vol.newCapturer()
 	for {
 		select {
+		case f := <-s.hasty:
+			s.captureOne(ctx, c, p, f)
+			continue
+		default:
+		}
+		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case f := <-s.jobs:
+		case f := <-s.hasty:
+			s.captureOne(ctx, c, p, f)
+		case f := <-jobs:
 			s.captureOne(ctx, c, p, f)
 		}
 	}
@@ -122,7 +131,7 @@ func (v *volume) ready(p *pendingFile) (bool, error) {
 		return false, nil
 	}
 	writers := v.pending.writers[p.id]
-	p.job = capture.Job{ID: p.id, Path: path, Ident: n.Ident, Force: writers > 0 || p.held(v.timing, v.now())}
+	p.job = capture.Job{ID: p.id, Path: path, Ident: n.Ident, Force: writers > 0 || p.hasty || p.held(v.timing, v.now())}
 	p.known = known{ident: n.Ident, ctime: n.Ctime, size: n.Size, sealed: n.Content != nil && n.Content.Clean && !v.rebooted && p.reason != reasonUnclean}
 	p.stillOpen = false
 	return true, nil
@@ -169,6 +178,7 @@ func (v *volume) failed(p *pendingFile, err error) {
 // same settles a file that turned out to be as it was sealed.
 func (s *pendingSet) same(p *pendingFile) {
 	p.captured, p.covered, p.err = s.now(), p.startAt, nil
+	p.covers, p.hasty = p.startGen, false
 	if p.gen == p.startGen && s.writers[p.id] == 0 && !p.stillOpen {
 		s.remove(p.id)
 		return

@@ -40,6 +40,13 @@ func Dial(state string) (*Client, error) { return DialWithin(state, answerWithin
 
 // DialWithin is Dial with another patience, for callers that are themselves waited for.
 func DialWithin(state string, patience time.Duration) (*Client, error) {
+	c := newClient(state, patience, wholeWithin)
+	_, err := get[struct{}](context.Background(), c, http.MethodGet, "/ping", nil)
+	return c, err
+}
+
+// newClient returns a client that has not asked anything yet. whole bounds an answer, 0: its context alone does.
+func newClient(state string, patience, whole time.Duration) *Client {
 	transport := &http.Transport{
 		DialContext: func(context.Context, string, string) (net.Conn, error) {
 			return connect(state, patience)
@@ -47,9 +54,7 @@ func DialWithin(state string, patience time.Duration) (*Client, error) {
 		ResponseHeaderTimeout: patience,
 		DisableKeepAlives:     true, // a daemon started again must not be asked over a dead connection
 	}
-	c := &Client{&http.Client{Transport: transport, Timeout: wholeWithin}}
-	_, err := get[struct{}](context.Background(), c, http.MethodGet, "/ping", nil)
-	return c, err
+	return &Client{&http.Client{Transport: transport, Timeout: whole}}
 }
 
 // FindState tells whether the daemon of a state directory is Running, NotAnswering or Dead, from its answer to Status, and

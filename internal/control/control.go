@@ -66,6 +66,7 @@ type Status struct {
 	Waiting   string        `json:"waiting,omitempty"` // adoption or gap: how many directories are unchecked
 	Spool     SpoolStatus   `json:"spool"`
 	Stores    []StoreStatus `json:"stores"`
+	Fsyncs    *FsyncStatus  `json:"fsyncs,omitempty"`   // of a primary with `durability:`
 	Warm      *WarmStatus   `json:"warm,omitempty"`     // of a replica peer that keeps a warm tree
 	Drills    []Drill       `json:"drills,omitempty"`   // the last one of each backup host
 	Warnings  []string      `json:"warnings,omitempty"` // in words, with what to do
@@ -109,6 +110,12 @@ type PendingStatus struct {
 type SpoolStatus struct {
 	Bytes int64 `json:"bytes"`
 	Cap   int64 `json:"cap"`
+}
+
+// FsyncStatus counts the fsyncs that wait for a stage.
+type FsyncStatus struct {
+	Waiting  int `json:"waiting"`
+	TimedOut int `json:"timed_out"` // since the spooler started: answered with EIO
 }
 
 // WarmStatus says how far a warm tree is.

@@ -130,6 +130,7 @@ func handler(r Reporter) http.Handler {
 	mux.HandleFunc("GET /explain", s.explain)
 	mux.HandleFunc("GET /list", s.list)
 	mux.HandleFunc("POST /barrier", s.barrier)
+	mux.HandleFunc("POST /durable", s.durable)
 	mux.HandleFunc("POST /do", s.do)
 	return mux
 }
