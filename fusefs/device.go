@@ -245,6 +245,26 @@ func (d *device) relieve(now time.Time) (busy bool) {
 	return d.waiting == 0 || since < watchLooks*patience
 }
 
+// aside has another reader read on at once, and does not count the calling one, while its answer waits for something outside; back does.
+func (d *device) aside() (back func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if near := d.bound.Load(); near != nil {
+		near.end()
+	}
+	d.all--
+	if d.waiting == 0 {
+		d.waiting++
+		d.all++
+		d.readers.Go(d.loop)
+	}
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.all++
+	}
+}
+
 // notify sends the kernel a message of its own accord.
 func (d *device) notify(code int32, fields ...any) error {
 	msg := make([]byte, outHeaderSize, 256)

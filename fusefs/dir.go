@@ -44,13 +44,16 @@ func (f *filesystem) ReleaseDir(in *fuse.ReleaseIn) {
 	}
 }
 
-// FsyncDir makes a directory durable below.
-func (f *filesystem) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+// FsyncDir makes the names in a directory durable below, and where `durability:` asks for it further on.
+func (f *filesystem) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	h, err := f.file(in.Fh)
 	if err != nil {
 		return status(err)
 	}
-	return status(again(func() error { return unix.Fsync(h.fd) }))
+	if err := again(func() error { return unix.Fsync(h.fd) }); err != nil {
+		return status(err)
+	}
+	return f.awaitStage(cancel, in, h)
 }
 
 // ReadDir lists names.

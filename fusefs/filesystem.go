@@ -49,6 +49,7 @@ type filesystem struct {
 	fsids   fsidTable
 	settle  *settler
 	prune   *pruner
+	syncs   chan struct{} // one for each fsync that waits for a stage; full: no more may
 }
 
 func newFilesystem(opt *Options, j appender, fileLimit int) (*filesystem, error) {
@@ -63,6 +64,7 @@ func newFilesystem(opt *Options, j appender, fileLimit int) (*filesystem, error)
 		journal:       j,
 		creds:         creds,
 		handles:       newHandleTable(),
+		syncs:         make(chan struct{}, maxSyncs),
 	}
 	f.fsids.known = make(map[uint64]uint64)
 	f.settle = &settler{step: f.settleStep, wake: make(chan struct{}, 1)}

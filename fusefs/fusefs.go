@@ -24,6 +24,8 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"slipway/internal/control"
+	"slipway/internal/durability"
 	"slipway/internal/journal"
 )
 
@@ -43,7 +45,13 @@ type Options struct {
 	// Stage answers user.slipway.stage for a path relative to the volume ("." is the volume). It gets 50 ms; nil, an error and
 	// "" are shown as no such attribute.
 	Stage func(ctx context.Context, path string) (string, error)
-	Log   *slog.Logger // nil: silent
+
+	Durability *durability.Rules // which fsyncs wait for a stage; nil: none
+	// DurabilityTimeout is how long they do before they are answered with EIO.
+	DurabilityTimeout time.Duration
+	// Durable asks the spooler, for as long as that: nil when it is so, fs.ErrNotExist when the volume does not have the object.
+	Durable func(ctx context.Context, q control.Durable, within time.Duration) error
+	Log     *slog.Logger // nil: silent
 }
 
 // Serve mounts and serves until the mount is gone. An umount(8) from outside and the end of ctx both end it with nil: the

@@ -62,6 +62,7 @@ func (f *filesystem) remove(parentID uint64, name string, flags int) error {
 		f.gap("look at what was just removed: " + err.Error())
 		return nil
 	}
+	f.nodes.unlink(keyOf(&st), parent, name)
 	f.record(f.entryRecord(journal.OpUnlink, ident, &st, parent, name))
 	return nil
 }
@@ -168,6 +169,8 @@ func (f *filesystem) renamed(moved, other held, from *node, name string, to *nod
 		if flags&unix.RENAME_EXCHANGE != 0 {
 			r.Flags |= journal.FlagExchange
 			f.nodes.rename(keyOf(&otherSt), from, name)
+		} else {
+			f.nodes.unlink(keyOf(&otherSt), to, newName)
 		}
 	}
 	rs := []*journal.Record{r}

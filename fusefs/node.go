@@ -48,6 +48,7 @@ type node struct {
 	refs    int    // handles and waiting probes
 	parent  *node  // with name: one of its names, for user.slipway.stage and for pruning only
 	name    string
+	unsure  bool // that name was taken away: there may be others that nobody here has seen
 
 	// guarded by mu
 	mu      sync.Mutex
@@ -103,7 +104,7 @@ func (t *nodeTable) enter(fresh, parent *node, name string) (n *node, old bool) 
 	}
 	n.lookups++
 	if name != "" && n != t.root {
-		n.parent, n.name = parent, name
+		n.parent, n.name, n.unsure = parent, name, false
 	}
 	size := len(t.byID)
 	t.mu.Unlock()
@@ -157,8 +158,24 @@ func (t *nodeTable) rename(key nodeKey, parent *node, name string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if n := t.byKey[key]; n != nil && n != t.root {
-		n.parent, n.name = parent, name
+		n.parent, n.name, n.unsure = parent, name, false
 	}
+}
+
+// unlink notes that a name does not lead to the object any more.
+func (t *nodeTable) unlink(key nodeKey, parent *node, name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if n := t.byKey[key]; n != nil && n.parent == parent && n.name == name {
+		n.unsure = true
+	}
+}
+
+// isUnsure tells whether path may be of a name that is gone.
+func (t *nodeTable) isUnsure(n *node) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return n.unsure
 }
 
 // path returns a path of the node relative to the volume, "." for the volume itself.

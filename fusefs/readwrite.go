@@ -136,8 +136,9 @@ func (f *filesystem) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) 
 	return uint32(copied), fuse.OK
 }
 
-// Fsync makes a file durable below. The journal is told, so that the content is captured soon, but is not synced itself.
-func (f *filesystem) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+// Fsync makes a file durable below, and where `durability:` asks for it further on. The journal is told, so that the content is captured soon,
+// but is not synced itself.
+func (f *filesystem) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	h, err := f.file(in.Fh)
 	if err != nil {
 		return status(err)
@@ -152,7 +153,7 @@ func (f *filesystem) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	if st, err := statx(h.fd, ""); err == nil {
 		f.record(nodeRecord(journal.OpSync, h.node, &st))
 	}
-	return fuse.OK
+	return f.awaitStage(cancel, in, h)
 }
 
 // Flush has nothing to do at close(2), and saying so once saves the request ever after.

@@ -18,6 +18,7 @@ import (
 	"slipway/fusefs"
 	"slipway/internal/config"
 	"slipway/internal/control"
+	"slipway/internal/durability"
 	"slipway/internal/durable"
 	"slipway/internal/hugebuf"
 	"slipway/internal/journal"
@@ -159,6 +160,10 @@ func liftFileLimit() {
 
 // serveMount runs the mount and the journal's writer, which ends after it: the last operations are journaled too.
 func serveMount(ctx context.Context, p *config.Primary, attrs int, source *os.File, w *journal.Writer) error {
+	rules, err := durability.New(p)
+	if err != nil {
+		return err
+	}
 	writing, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var g errgroup.Group
@@ -168,6 +173,10 @@ func serveMount(ctx context.Context, p *config.Primary, attrs int, source *os.Fi
 		return fusefs.Serve(ctx, fusefs.Options{
 			Source: source, MountPoint: p.Mount, Journal: w, Volume: p.Volume, Attrs: attrs, AllowOther: p.Allow,
 			Passthrough: true, Ready: ready, Stage: stageOf(p.State), Log: service.Logger(os.Stderr, "mount"),
+			Durability: rules, DurabilityTimeout: p.DurabilityTimeout,
+			Durable: func(ctx context.Context, q control.Durable, within time.Duration) error {
+				return control.AwaitDurable(ctx, p.State, q, within)
+			},
 		})
 	})
 	return ended(writing, g.Wait())
