@@ -95,6 +95,12 @@ func (f *filesystem) stageFor(h *handle) (q control.Durable, wanted bool, err er
 	return q, q.Names || q.Stage > control.Pending, nil
 }
 
+// waitsAtSync tells whether a file that is about to be opened is not to be passed through: the kernel would do O_SYNC writes and msync(2) by
+// itself, which come as an fsync where the file is served here.
+func (f *filesystem) waitsAtSync(n *node) bool {
+	return f.opt.Durability != nil && f.opt.Durability.File(f.nodes.path(n)) > control.Pending
+}
+
 // untilKilled returns EINTR when the process that asks is being killed. Other signals interrupt a request as well, and once only: they are no reason
 // to fail an fsync, which nobody expects to be interrupted.
 func untilKilled(ctx context.Context, interrupted <-chan struct{}, pid uint32) error {

@@ -21,6 +21,9 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"slipway/internal/config"
+	"slipway/internal/control"
+	"slipway/internal/durability"
 	"slipway/internal/journal"
 )
 
@@ -34,11 +37,19 @@ type childOptions struct {
 	Passthrough            bool
 	Old                    bool // mount(2)
 	Files                  uint64
+	SyncTimeout            time.Duration // fsyncs below db wait for childDurable; 0: none
 }
 
 func TestMain(m *testing.M) {
 	if os.Getenv(threadEnv) != "" {
 		if err := checkFirstThread(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	if path := os.Getenv(syncEnv); path != "" {
+		if err := syncChild(path); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -73,6 +84,13 @@ func serveChild(text string) error {
 	if err != nil {
 		return err
 	}
+	rules, err := durability.New(&config.Primary{Durability: []config.Durability{{Path: "db/**", Stage: "cached"}}})
+	if err != nil {
+		return err
+	}
+	if o.SyncTimeout == 0 {
+		rules = nil
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	var orphan errgroup.Group // not waited for: it ends with the parent, or with this process
@@ -91,8 +109,11 @@ func serveChild(text string) error {
 	err = Serve(ctx, Options{
 		Source: source, MountPoint: o.Mount, Journal: w, Volume: "projects", AllowOther: true, Passthrough: o.Passthrough,
 		Ready: func() { fmt.Println("ready") },
-		Stage: childStage,
-		Log:   slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Stage: childStage, Durability: rules, DurabilityTimeout: o.SyncTimeout,
+		Durable: func(ctx context.Context, q control.Durable, within time.Duration) error {
+			return childDurable(ctx, o.Journal, q, within)
+		},
+		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 	stopLogging()
 	if err := errors.Join(err, g.Wait(), w.Close()); err != nil {

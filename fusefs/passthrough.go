@@ -8,7 +8,7 @@ import (
 // belongs to one inode only, so a slow registration holds up nobody else.
 func (f *filesystem) decideMode(n *node, fd int, how openHow, st *unix.Statx_t) {
 	n.io, n.backing = ioServed, 0
-	if !f.passthrough || n.kind != unix.S_IFREG || hasSetID(st) {
+	if !f.passthrough || n.kind != unix.S_IFREG || hasSetID(st) || f.waitsAtSync(n) {
 		return
 	}
 	if how.write() && how.flags&unix.O_NONBLOCK != 0 && !how.fresh {
