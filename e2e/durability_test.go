@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // durableTo is a primary's configuration in which what lies below db waits for a stage.
@@ -57,27 +60,140 @@ func TestFsyncCached(t *testing.T) {
 	}
 }
 
+// TestFsyncSpoolerAway: while the spooler is stopped an fsync is answered with EIO, in time; when it dies meanwhile its successor is asked.
+func TestFsyncSpoolerAway(t *testing.T) {
+	s := startDurable(t, siteOptions{plain: true, vaults: []string{"vault1"}, primary: durableTo("stored", "2s")})
+	f, err := os.Create(filepath.Join(s.mount, "db/journal"))
+	must(t, err)
+	defer f.Close() //nolint:errcheck // only written to
+	spooler := s.child("spooler")[0]
+	must(t, syscall.Kill(spooler, syscall.SIGSTOP))
+	began := time.Now()
+	_, err = f.WriteString("first\n")
+	must(t, err)
+	if err := f.Sync(); !errors.Is(err, syscall.EIO) {
+		t.Errorf("with a stopped spooler: %v, want EIO", err)
+	}
+	if took := time.Since(began); took < time.Second || took > 5*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	must(t, os.WriteFile(filepath.Join(s.mount, "other"), []byte("text"), 0o644)) // nobody else waits
+	must(t, syscall.Kill(spooler, syscall.SIGCONT))
+
+	if err := f.Sync(); !errors.Is(err, syscall.EIO) { // no shipper
+		t.Errorf("without a shipper: %v, want EIO", err)
+	}
+	warned := fmt.Sprint(s.status(s.config)["warnings"])
+	if !strings.Contains(warned, `fsync of "db/journal" waited 1.9s for stage stored and was answered with EIO: waits for`) {
+		t.Errorf("status warns: %s", warned)
+	}
+	done := make(chan error, 1)
+	go func() { done <- f.Sync() }()
+	s.eventually(5*time.Second, "the fsync to wait", func() error {
+		if n := fmt.Sprint(s.status(s.config)["fsyncs"]); !strings.Contains(n, "waiting:1") {
+			return errors.New(n)
+		}
+		return nil
+	})
+	must(t, syscall.Kill(spooler, syscall.SIGKILL))
+	s.startShipper()
+	if err := <-done; err != nil {
+		t.Errorf("over the spooler's death: %v", err)
+	}
+	s.shipper.crash()
+	s.primary.crash()
+	must(t, os.RemoveAll(s.source))
+	must(t, os.RemoveAll(s.hosts["cache1"].data))
+	got, err := os.ReadFile(filepath.Join(s.restorePlain("vault1", "--incomplete"), "db/journal"))
+	if err != nil || string(got) != "first\n" {
+		t.Errorf("restored %q, %v", got, err)
+	}
+}
+
+// TestFsyncCacheDown: an fsync that the cache does not get is EIO, and the same one is right once the cache is back.
+func TestFsyncCacheDown(t *testing.T) {
+	s := startDurable(t, siteOptions{primary: durableTo("cached", "3s")})
+	f, err := os.Create(filepath.Join(s.mount, "db/journal"))
+	must(t, err)
+	defer f.Close() //nolint:errcheck // only written to
+	syncWrite(t, f, "first\n")
+	s.hosts["cache1"].down()
+	_, err = f.WriteString("second\n")
+	must(t, err)
+	if err := f.Sync(); !errors.Is(err, syscall.EIO) {
+		t.Errorf("without a cache: %v, want EIO", err)
+	}
+	if got, err := os.ReadFile(filepath.Join(s.source, "db/journal")); err != nil || string(got) != "first\nsecond\n" {
+		t.Errorf("the source has %q, %v", got, err)
+	}
+	s.serve(s.hosts["cache1"])
+	s.eventually(30*time.Second, "the fsync to be answered", f.Sync)
+	got, err := os.ReadFile(filepath.Join(s.restore("cache1", "--incomplete"), "db/journal"))
+	if err != nil || string(got) != "first\nsecond\n" {
+		t.Errorf("restored %q, %v", got, err)
+	}
+}
+
+// TestFsyncTogether: writers that sync at once share batches, on a cache that is a directory and on one behind SFTP with a daemon. What a
+// single fsync takes is logged: it is in docs/commands.md.
+func TestFsyncTogether(t *testing.T) {
+	for name, opt := range map[string]siteOptions{
+		"directory": {plain: true},
+		"sftp":      {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			opt.primary = durableTo("cached", "20s")
+			s := startDurable(t, opt)
+			s.together(t, "without a daemon", 8, count(10, 50))
+			s.together(t, "alone", 1, count(5, 50))
+			s.startShipper()
+			s.wait("stored")
+			s.together(t, "with a daemon", 8, count(10, 50))
+		})
+	}
+}
+
+// together has writers sync files of their own, again and again, and looks at how long that takes and how many batches it costs.
+func (s *site) together(t *testing.T, what string, writers, times int) {
+	t.Helper()
+	head := s.status(s.config)["head_batch"].(float64) //nolint:forcetypeassert // a number, or the test fails
+	took := make([]time.Duration, writers*times)
+	var g errgroup.Group
+	for w := range writers {
+		g.Go(func() error {
+			f, err := os.OpenFile(filepath.Join(s.mount, "db", fmt.Sprint("of ", w)), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+			if err != nil {
+				return err
+			}
+			for i := range times {
+				if _, err := fmt.Fprintf(f, "line %d\n", i); err != nil {
+					return err
+				}
+				began := time.Now()
+				if err := f.Sync(); err != nil {
+					return err
+				}
+				took[w*times+i] = time.Since(began)
+			}
+			return f.Close()
+		})
+	}
+	must(t, g.Wait())
+	slices.Sort(took)
+	batches := s.status(s.config)["head_batch"].(float64) - head //nolint:forcetypeassert // as above
+	t.Logf("%s: %d writers, %d fsyncs each: p50 %v, p99 %v, %v batches", what, writers, times,
+		took[len(took)/2].Round(time.Millisecond), took[len(took)*99/100].Round(time.Millisecond), batches)
+	if batches > float64(3*times) {
+		t.Errorf("%s: %d fsyncs took %v batches", what, writers*times, batches)
+	}
+}
+
 // crash kills every process of a daemon at once.
 func (p *process) crash() {
-	for _, pid := range append(descendants(p.cmd.Process.Pid), p.cmd.Process.Pid) {
+	for _, pid := range append(children(p.cmd.Process.Pid, ""), p.cmd.Process.Pid) {
 		_ = syscall.Kill(pid, syscall.SIGKILL) // it may have died of another's death
 	}
 	<-p.done
-}
-
-// descendants returns the children of a process and theirs.
-func descendants(pid int) (all []int) {
-	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-	for _, list := range lists {
-		text, _ := os.ReadFile(list)
-		for field := range strings.FieldsSeq(string(text)) {
-			var child int
-			if _, err := fmt.Sscan(field, &child); err == nil && !slices.Contains(all, child) {
-				all = append(append(all, child), descendants(child)...)
-			}
-		}
-	}
-	return all
 }
 
 // restorePlain restores from a store that is a plain directory.

@@ -41,6 +41,7 @@ func (s *Spooler) openPushers() error {
 			OnAcks:      func(_ string, list []ack.Acks) { s.stages.acked(list); s.newsForFsyncs() },
 			OnDelivered: func(name string, head batch.Seq) { s.stages.delivered(kind, name, head); s.newsForFsyncs() },
 			OnTrouble:   s.troubled,
+			Hurry:       s.fsyncs.any,
 			OnRotten:    s.rotten,
 			RetryMax:    s.retryMax(),
 		}))

@@ -42,6 +42,7 @@ type Target struct {
 	OnDelivered func(target string, head batch.Seq)  // the report's Delivered, each time it may have moved
 	OnTrouble   func(target string, err error)       // each failed attempt: *AheadError and *LostShardError want an answer
 	OnRotten    func(r Rotten)                       // a shard of the own store that is not what its name says, sent from another copy
+	Hurry       func() bool                          // an fsync waits for the acks of what was sent: they are read more often
 	Logger      *slog.Logger                         // nil: nothing is logged
 }
 
@@ -56,6 +57,7 @@ const (
 	idleLook       = 30 * time.Second
 	ackPoll        = time.Second
 	ackPollFast    = 200 * time.Millisecond
+	ackPollHurry   = 50 * time.Millisecond
 	ackFastFor     = time.Minute // a backup host that is down must not keep the fast pace for ever
 	backoffInitial = 200 * time.Millisecond
 	backoffMax     = 30 * time.Second

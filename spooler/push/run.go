@@ -255,7 +255,11 @@ func (p *Pusher) readAcksSoon() {
 func (p *Pusher) ackPace() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if time.Now().Before(p.fastTill) {
+	switch {
+	case !time.Now().Before(p.fastTill):
+	case p.t.Hurry != nil && p.t.Hurry():
+		return ackPollHurry
+	default:
 		return ackPollFast
 	}
 	return ackPoll

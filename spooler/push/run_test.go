@@ -207,3 +207,23 @@ func TestPollAcks(t *testing.T) {
 		t.Fatalf("report %+v", rep)
 	}
 }
+
+// TestAckPace: acks are read more often while something sent is not acknowledged, and more often still while an fsync waits for it.
+func TestAckPace(t *testing.T) {
+	r := newRig(t, false)
+	hurry := false
+	r.target.Hurry = func() bool { return hurry }
+	p := r.pusher()
+	for _, step := range []struct {
+		fast, hurry bool
+		want        time.Duration
+	}{{false, false, ackPoll}, {false, true, ackPoll}, {true, false, ackPollFast}, {true, true, ackPollHurry}} {
+		p.fastTill, hurry = time.Time{}, step.hurry
+		if step.fast {
+			p.fastTill = time.Now().Add(time.Minute)
+		}
+		if got := p.ackPace(); got != step.want {
+			t.Errorf("%+v: %v", step, got)
+		}
+	}
+}
