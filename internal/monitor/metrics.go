@@ -51,6 +51,8 @@ var (
 		{gauge("sender_rate_bytes_per_second", "What the sender gets delivered.", "volume"), func(s *control.Status) float64 { return s.Sender.Rate }},
 		{gauge("behind_rpo_warning", "Deadlines of rpo that are missed so far that status warns.", "volume"), func(s *control.Status) float64 { return behind(s, control.LevelWarning) }},
 		{gauge("behind_rpo_error", "Deadlines of rpo that are missed so far that it is an error.", "volume"), func(s *control.Status) float64 { return behind(s, control.LevelError) }},
+		{gauge("fsyncs_waiting", "Fsyncs that wait for a stage.", "volume"), func(s *control.Status) float64 { return float64(fsyncs(s).Waiting) }},
+		{counter("fsyncs_timed_out_total", "Fsyncs that waited for a stage in vain and were answered with EIO.", "volume"), func(s *control.Status) float64 { return float64(fsyncs(s).TimedOut) }},
 		{gauge("warnings", "Things that the daemon wants the operator to look at; status has them in words.", "volume"), func(s *control.Status) float64 { return float64(len(s.Warnings)) }},
 	}
 
@@ -75,6 +77,14 @@ var (
 
 	stalled = gauge("stalled", "Whether there is something to do and nothing has moved for a minute.")
 )
+
+// fsyncs returns what waits at a volume that has `durability:`.
+func fsyncs(s *control.Status) control.FsyncStatus {
+	if s.Fsyncs == nil {
+		return control.FsyncStatus{}
+	}
+	return *s.Fsyncs
+}
 
 func number(yes bool) float64 {
 	if yes {

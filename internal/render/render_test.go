@@ -106,6 +106,23 @@ func TestStatusOfOthers(t *testing.T) {
 	}
 }
 
+func TestStatusOfFsyncs(t *testing.T) {
+	for want, fsyncs := range map[string]*control.FsyncStatus{
+		"fsyncs: 3 wait for a stage\n": {Waiting: 3, TimedOut: 1},
+		"":                             {TimedOut: 1},
+	} {
+		s := sample()
+		s.Fsyncs = fsyncs
+		var out bytes.Buffer
+		if err := Status(&out, []control.Status{s}, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		if got := out.String(); want == "" && strings.Contains(got, "fsyncs") || !strings.Contains(got, want) {
+			t.Errorf("%+v:\n%s", fsyncs, got)
+		}
+	}
+}
+
 func TestStatusOfWarmTree(t *testing.T) {
 	for want, warm := range map[string]*control.WarmStatus{
 		"\nwarm tree: batch 1204\n":                             {Batch: 1204},

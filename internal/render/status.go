@@ -201,6 +201,9 @@ func notes(w *strings.Builder, p paint, s control.Status, now time.Time) {
 		}
 		fmt.Fprintln(w)
 	}
+	if s.Fsyncs != nil && s.Fsyncs.Waiting > 0 {
+		fmt.Fprintf(w, "%s %d wait for a stage\n", p.bold("fsyncs:"), s.Fsyncs.Waiting)
+	}
 	for _, d := range s.Drills {
 		word := "passed"
 		if !d.Passed {
