@@ -22,7 +22,7 @@ func TestSlowAnswer(t *testing.T) {
 	for round := 0; round < 40 && done < 5; round++ { // a busy machine may make nothing in 50 ms
 		waiting.Store(true)
 		g.Go(func() error {
-			_, _ = unix.Getxattr(f.path("slow"), stageXattr, make([]byte, 100))
+			_, _ = unix.Getxattr(f.path("slow"), ownXattrs+"stage", make([]byte, 100))
 			waiting.Store(false)
 			return nil
 		})
@@ -47,7 +47,7 @@ func TestManySlowAnswers(t *testing.T) {
 	var g errgroup.Group
 	for range 20 {
 		g.Go(func() error {
-			_, err := unix.Getxattr(f.path("slow"), stageXattr, make([]byte, 100))
+			_, err := unix.Getxattr(f.path("slow"), ownXattrs+"stage", make([]byte, 100))
 			if err != unix.ENODATA {
 				return err
 			}

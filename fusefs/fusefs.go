@@ -42,9 +42,9 @@ type Options struct {
 	AllowOther  bool            // users other than root may enter
 	Passthrough bool            // let the kernel read and write the files below by itself
 	Ready       func()          // called once the mount can be used; may be nil
-	// Stage answers user.slipway.stage for a path relative to the volume ("." is the volume). It gets 50 ms; nil, an error and
-	// "" are shown as no such attribute.
-	Stage func(ctx context.Context, path string) (string, error)
+	// Explain answers user.slipway.* for a path relative to the volume ("." is the volume): values by the name behind that. It gets 50 ms;
+	// nil, an error, what it does not name and "" are shown as no such attribute.
+	Explain func(ctx context.Context, path string) (map[string]string, error)
 
 	Durability *durability.Rules // which fsyncs wait for a stage; nil: none
 	// DurabilityTimeout is how long they do before they are answered with EIO.

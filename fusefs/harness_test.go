@@ -108,8 +108,8 @@ func serveChild(text string) error {
 	}
 	err = Serve(ctx, Options{
 		Source: source, MountPoint: o.Mount, Journal: w, Volume: "projects", AllowOther: true, Passthrough: o.Passthrough,
-		Ready: func() { fmt.Println("ready") },
-		Stage: childStage, Durability: rules, DurabilityTimeout: o.SyncTimeout,
+		Ready:   func() { fmt.Println("ready") },
+		Explain: childExplain, Durability: rules, DurabilityTimeout: o.SyncTimeout,
 		Durable: func(ctx context.Context, q control.Durable, within time.Duration) error {
 			return childDurable(ctx, o.Journal, q, within)
 		},
@@ -125,16 +125,16 @@ func serveChild(text string) error {
 	return nil
 }
 
-// childStage answers with the path it was asked for; some paths are special.
-func childStage(ctx context.Context, path string) (string, error) {
+// childExplain answers with the path it was asked for; some paths are special.
+func childExplain(ctx context.Context, path string) (map[string]string, error) {
 	switch {
 	case strings.HasSuffix(path, "slow"):
 		<-ctx.Done()
-		return "", ctx.Err()
+		return nil, ctx.Err()
 	case strings.HasSuffix(path, "panic"):
 		panic("asked for the stage of " + path)
 	}
-	return "stage of " + path, nil
+	return map[string]string{"stage": "stage of " + path, "copies": "cache1,vault1", "eta": ""}, nil
 }
 
 // openFiles lists the descriptors, leaving out what the runtime, go-fuse's pipe pool (/dev/null too) and the journal keep.

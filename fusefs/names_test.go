@@ -127,7 +127,7 @@ func TestReaddir(t *testing.T) {
 	check("after changes", list())
 }
 
-// TestOwnXattr: user.slipway.stage is answered, never listed, and cannot be set; nothing of it is journaled.
+// TestOwnXattr: user.slipway.* is answered, never listed, and cannot be set; nothing of it is journaled.
 func TestOwnXattr(t *testing.T) {
 	f := mounted(t)
 	must(t, os.MkdirAll(f.path("a/b"), 0o755))
@@ -145,10 +145,19 @@ func TestOwnXattr(t *testing.T) {
 				t.Errorf("stage of %s: %q, %v", name, got, err)
 			}
 		}
-		for name, attr := range map[string]string{"a/slow": "user.slipway.stage", "a": "user.slipway.other"} {
+		for name, attr := range map[string]string{"a/slow": "user.slipway.stage", "a": "user.slipway.other", "a/b": "user.slipway.eta"} {
 			if got, err := get(name, attr); !errors.Is(err, unix.ENODATA) {
 				t.Errorf("%s of %s: %q, %v", attr, name, got, err)
 			}
+		}
+		if got, err := get("a", "user.slipway.copies"); err != nil || got != "cache1,vault1" {
+			t.Errorf("copies: %q, %v", got, err)
+		}
+		if _, err := unix.Getxattr(f.path("a"), "user.slipway.copies", make([]byte, 5)); err != unix.ERANGE {
+			t.Errorf("into a small buffer: %v", err)
+		}
+		if err := unix.Setxattr(f.path("a"), "user.slipway.other", []byte("x"), 0); err != unix.EPERM {
+			t.Errorf("set another: %v", err)
 		}
 		if err := unix.Setxattr(f.path("a"), "user.slipway.stage", nil, 0); err != unix.EPERM {
 			t.Errorf("set: %v", err)

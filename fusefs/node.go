@@ -46,7 +46,7 @@ type node struct {
 	// guarded by nodeTable.mu
 	lookups uint64 // entries the kernel was given and has not forgotten
 	refs    int    // handles and waiting probes
-	parent  *node  // with name: one of its names, for user.slipway.stage and for pruning only
+	parent  *node  // with name: one of its names, for user.slipway.*, for `durability:` and for pruning only
 	name    string
 	unsure  bool // that name was taken away: there may be others that nobody here has seen
 

@@ -15,10 +15,9 @@ import (
 
 const (
 	// ownXattrs are answered by slipway itself: readable, never listed, never set.
-	ownXattrs  = "user.slipway."
-	stageXattr = ownXattrs + "stage"
+	ownXattrs = "user.slipway."
 
-	stageTimeout = 50 * time.Millisecond
+	explainTimeout = 50 * time.Millisecond
 
 	defaultACLXattr = "system.posix_acl_default"
 	accessACLXattr  = "system.posix_acl_access"
@@ -50,20 +49,21 @@ func (f *filesystem) GetXAttr(_ <-chan struct{}, in *fuse.InHeader, name string,
 
 // ownXattr asks the spooler where the file stands, for a short time: the mount never depends on it.
 func (f *filesystem) ownXattr(n *node, name string, dest []byte) (uint32, fuse.Status) {
-	if name != stageXattr || f.opt.Stage == nil || n.foreign {
+	if f.opt.Explain == nil || n.foreign {
 		return 0, fuse.ENODATA
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), stageTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), explainTimeout)
 	defer cancel()
-	stage, err := f.opt.Stage(ctx, f.nodes.path(n))
-	if err != nil || stage == "" {
+	said, err := f.opt.Explain(ctx, f.nodes.path(n))
+	value := said[strings.TrimPrefix(name, ownXattrs)]
+	if err != nil || value == "" {
 		return 0, fuse.ENODATA
 	}
-	if len(dest) > 0 && len(dest) < len(stage) {
+	if len(dest) > 0 && len(dest) < len(value) {
 		return 0, fuse.ERANGE
 	}
-	copy(dest, stage)
-	return uint32(len(stage)), fuse.OK
+	copy(dest, value)
+	return uint32(len(value)), fuse.OK
 }
 
 // ListXAttr lists the names. trusted.* are for root's eyes, as below.

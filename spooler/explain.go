@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"slipway/internal/batch"
 	"slipway/internal/control"
 	"slipway/internal/offline"
 )
@@ -96,7 +97,8 @@ func (s *Spooler) Explain(_ context.Context, path string) (control.Explained, er
 			return fmt.Errorf("%q: %w", path, fs.ErrNotExist)
 		}
 		if p := v.pending.files[id]; p != nil {
-			out.WaitingFor = v.whyPending(p)
+			since := p.since
+			out.WaitingFor, out.Since = v.whyPending(p), &since
 			return nil
 		}
 		n, err := v.tree.get(id)
@@ -109,8 +111,13 @@ func (s *Spooler) Explain(_ context.Context, path string) (control.Explained, er
 		}
 		stage, copies := s.stages.of(n.Seq)
 		out.Stage, out.Copies, out.Batch, out.WaitingFor = stage.String(), copies, uint64(n.Seq), s.whyAt(stage)
+		out.Stores = s.stages.holding(n.Seq)
 		return nil
 	})
+	if err == nil && out.Batch > 0 {
+		since := v.sealedAt(batch.Seq(out.Batch))
+		out.Since = &since
+	}
 	return out, err
 }
 

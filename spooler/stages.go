@@ -1,6 +1,8 @@
 package spooler
 
 import (
+	"maps"
+	"slices"
 	"sync"
 
 	"slipway/internal/ack"
@@ -17,6 +19,7 @@ type stages struct {
 	mu       sync.Mutex // guards what follows
 	replicas map[string]batch.Seq
 	cache    batch.Seq
+	cacheAs  string // the cache's name
 	backups  map[string]ack.Acks
 	needed   int // copies asked for by the cache
 }
@@ -43,7 +46,7 @@ func (s *stages) delivered(kind, name string, head batch.Seq) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if kind == "cache" {
-		s.cache = head
+		s.cache, s.cacheAs = head, name
 		return
 	}
 	if s.replicas == nil {
@@ -98,6 +101,26 @@ func (s *stages) of(seq batch.Seq) (control.Stage, int) {
 		return control.Stored, copies
 	}
 	return control.Verified, copies
+}
+
+// holding names the stores that have a batch: replica peers, the cache, backup hosts.
+func (s *stages) holding(seq batch.Seq) (names []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(s.replicas)) {
+		if s.replicas[name] >= seq {
+			names = append(names, name)
+		}
+	}
+	if s.cache >= seq {
+		names = append(names, s.cacheAs)
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.backups)) {
+		if s.backups[name].Head >= seq {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // storedHead is the newest batch that so many backup hosts have; 0 if none.

@@ -172,7 +172,7 @@ func serveMount(ctx context.Context, p *config.Primary, attrs int, source *os.Fi
 		defer stop()
 		return fusefs.Serve(ctx, fusefs.Options{
 			Source: source, MountPoint: p.Mount, Journal: w, Volume: p.Volume, Attrs: attrs, AllowOther: p.Allow,
-			Passthrough: true, Ready: ready, Stage: stageOf(p.State), Log: service.Logger(os.Stderr, "mount"),
+			Passthrough: true, Ready: ready, Explain: explainOf(p.State), Log: service.Logger(os.Stderr, "mount"),
 			Durability: rules, DurabilityTimeout: p.DurabilityTimeout,
 			Durable: func(ctx context.Context, q control.Durable, within time.Duration) error {
 				return control.AwaitDurable(ctx, p.State, q, within)
@@ -189,18 +189,31 @@ func ready() {
 	_ = f.Close()
 }
 
-// stageOf answers user.slipway.stage from the spooler's socket.
-func stageOf(stateDir string) func(context.Context, string) (string, error) {
-	return func(ctx context.Context, path string) (string, error) {
+// explainOf answers user.slipway.* from the spooler's socket.
+func explainOf(stateDir string) func(context.Context, string) (map[string]string, error) {
+	return func(ctx context.Context, path string) (map[string]string, error) {
 		c, err := control.DialWithin(stateDir, 50*time.Millisecond)
 		if err != nil {
-			return "", err
+			return nil, err
 		}
 		if path == "." {
 			path = ""
 		}
 		e, err := c.Explain(ctx, path)
-		return e.Stage, err
+		if err != nil {
+			return nil, err
+		}
+		said := map[string]string{"stage": e.Stage, "copies": strings.Join(e.Stores, ","), "waiting_for": e.WaitingFor}
+		if e.Batch > 0 {
+			said["batch"] = strconv.FormatUint(e.Batch, 10)
+		}
+		if e.Since != nil {
+			said["since"] = e.Since.UTC().Format(time.RFC3339Nano)
+		}
+		if e.ETASeconds != nil {
+			said["eta"] = strconv.FormatFloat(*e.ETASeconds, 'f', 0, 64)
+		}
+		return said, nil
 	}
 }
 

@@ -181,6 +181,9 @@ type Explained struct {
 	Copies     int      `json:"copies"`
 	WaitingFor string   `json:"waiting_for"`
 	ETASeconds *float64 `json:"eta_seconds"`
+
+	Stores []string   `json:"stores,omitempty"` // that have the batch: replica peers, the cache, backup hosts
+	Since  *time.Time `json:"since,omitempty"`  // pending: of the first change that is not sealed; else when it was sealed
 }
 
 // ListRow is a line of `ls --json`. Names that are not valid UTF-8 have path_b64 or target_b64 beside them.
