@@ -229,6 +229,12 @@ func TestManyFsyncsWait(t *testing.T) {
 	if all, err := os.ReadDir(f.path("out")); err != nil || len(all) != 200 {
 		t.Errorf("listed %d, %v", len(all), err)
 	}
+	if all, err := os.ReadDir(f.path("db")); err != nil || len(all) != maxSyncs+1 {
+		t.Errorf("beside those that are synced: listed %d, %v", len(all), err)
+	}
+	if _, err := os.ReadFile(f.path("db/7-released")); err != nil {
+		t.Errorf("read what is being synced: %v", err)
+	}
 	t.Logf("200 files written and read in %v", time.Since(began))
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("200 files took %v", took)

@@ -107,7 +107,7 @@ func (f *fsyncs) giveUp(w *fsync, now time.Time) error {
 	f.removeLocked(w)
 	f.timedOut++
 	f.lastAt = now
-	f.last = fmt.Sprintf("fsync of %q waited %v for stage %s and was answered with EIO: %s", w.ask.Path, w.ask.Within.Round(100*time.Millisecond), w.stage, w.why)
+	f.last = fmt.Sprintf("fsync of %q waited %v for stage %s and was answered with EIO: %s", w.ask.Path, w.ask.Within.Round(10*time.Millisecond), w.stage, w.why)
 	return errors.New(w.why)
 }
 

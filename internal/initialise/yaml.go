@@ -37,6 +37,7 @@ func (o *Options) yaml(recipient string) []byte {
 	}
 	line("")
 	line("# exclude: [\"*.tmp\", \"/scratch/\"]    # gitignore's patterns: journaled, never sealed")
+	line("# durability: [{path: \"db/**\", stage: cached}]    # there fsync waits until the cache has it")
 	line("# settle: 200ms         # a file is sealed when it has been quiet for so long")
 	line("# max_age: 5s           # and at the latest so long after its first change")
 	line("# open_interval: 30s    # a file held open: again so long after its last capture")
