@@ -170,6 +170,20 @@ func TestFsyncNames(t *testing.T) {
 	}
 }
 
+// TestFsyncForeign: another file system below a pattern is in no batch, so nothing can be promised of it.
+func TestFsyncForeign(t *testing.T) {
+	f := newFixture(t, func(o *childOptions) { o.SyncTimeout = 10 * time.Second })
+	must(t, os.MkdirAll(f.below("db/other"), 0o755))
+	must(t, unix.Mount("none", f.below("db/other"), "tmpfs", 0, ""))
+	t.Cleanup(func() { must(t, unix.Unmount(f.below("db/other"), 0)) })
+	f.serve()
+	if err := f.fsync("db/other/file"); !errors.Is(err, unix.EIO) {
+		t.Errorf("got %v, want EIO", err)
+	}
+	must(t, f.fsync("db/file"))
+	f.stop()
+}
+
 // TestSyncWrites: O_SYNC and O_DSYNC writes and msync(2) are fsyncs of what lies under a pattern.
 func TestSyncWrites(t *testing.T) {
 	f := syncing(t, 10*time.Second)

@@ -77,5 +77,8 @@ func (s server) durable(w http.ResponseWriter, req *http.Request) {
 	default:
 		err = syncer.Durable(req.Context(), q)
 	}
+	if req.Context().Err() != nil {
+		return // this daemon ends: an answer that is cut off has the next one asked
+	}
 	answer(w, []struct{}{}, err)
 }
