@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"slipway/internal/durable"
 )
 
 // durableTo is a primary's configuration in which what lies below db waits for a stage.
@@ -185,6 +187,73 @@ func (s *site) together(t *testing.T, what string, writers, times int) {
 		took[len(took)/2].Round(time.Millisecond), took[len(took)*99/100].Round(time.Millisecond), batches)
 	if batches > float64(3*times) {
 		t.Errorf("%s: %d fsyncs took %v batches", what, writers*times, batches)
+	}
+}
+
+// TestFsyncCrash: writers sync in the two usual ways, a line at the end of an open file, and a file renamed into place, until everything of
+// the node dies at some moment. Whatever an fsync had answered is in the cache.
+func TestFsyncCrash(t *testing.T) {
+	r := random(t)
+	for range count(1, 10) {
+		s := startDurable(t, siteOptions{plain: true, primary: durableTo("cached", "10s")})
+		var g errgroup.Group
+		var lines, files [3]int // that were answered
+		for w := range 3 {
+			g.Go(func() error { lines[w] = appendLines(s.mount, w); return nil })
+			g.Go(func() error { files[w] = renameFiles(s.mount, w); return nil })
+		}
+		<-time.After(time.Second + time.Duration(r.IntN(1000))*time.Millisecond)
+		s.primary.crash()
+		s.detach(func(string) bool { return true }) // who writes goes on until the mount is gone
+		must(t, g.Wait())
+		must(t, os.RemoveAll(filepath.Join(s.dir, "state")))
+		must(t, os.RemoveAll(s.source))
+		back := s.restorePlain("cache1", "--incomplete")
+		t.Logf("answered: %v lines, %v files", lines, files)
+		for w := range 3 {
+			text, err := os.ReadFile(filepath.Join(back, "db", fmt.Sprint("lines ", w)))
+			if got := strings.Count(string(text), "\n"); lines[w] == 0 || got < lines[w] {
+				t.Errorf("writer %d: %d lines were answered, %d are there, %v", w, lines[w], got, err)
+			}
+			for i := range files[w] {
+				text, err := os.ReadFile(filepath.Join(back, "db", fmt.Sprint("files ", w), fmt.Sprint(i)))
+				if want := fmt.Sprintf("file %d\n", i); err != nil || string(text) != want {
+					t.Errorf("writer %d: file %d was answered and is %q, %v", w, i, text, err)
+				}
+			}
+		}
+	}
+}
+
+// appendLines writes and syncs lines until it cannot, and returns how many were answered.
+func appendLines(mount string, w int) (done int) {
+	f, err := os.Create(filepath.Join(mount, "db", fmt.Sprint("lines ", w)))
+	if err != nil {
+		return 0
+	}
+	defer f.Close() //nolint:errcheck // the mount dies
+	for ; ; done++ {
+		if _, err := fmt.Fprintf(f, "line %d\n", done); err != nil || f.Sync() != nil {
+			return done
+		}
+	}
+}
+
+// renameFiles puts files in place until it cannot, and returns how many were answered.
+func renameFiles(mount string, w int) (done int) {
+	dir := filepath.Join(mount, "db", fmt.Sprint("files ", w))
+	if os.Mkdir(dir, 0o755) != nil {
+		return 0
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return 0
+	}
+	defer d.Close() //nolint:errcheck // the mount dies
+	for ; ; done++ {
+		if durable.Overwrite(filepath.Join(dir, fmt.Sprint(done)), fmt.Appendf(nil, "file %d\n", done), 0o644) != nil || d.Sync() != nil {
+			return done
+		}
 	}
 }
 
