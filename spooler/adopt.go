@@ -34,7 +34,7 @@ func Adopt(ctx context.Context, opt Options) (err error) {
 	g, working := errgroup.WithContext(working)
 	g.Go(func() error { return w.Run(working) })
 	for range workers {
-		g.Go(func() error { return s.captureLoop(working) })
+		g.Go(func() error { return s.captureLoop(working, s.jobs) })
 	}
 	w.Append(&journal.Record{Op: journal.OpStart, Node: id, Attr: attr})
 	g.Go(func() error {
