@@ -5,8 +5,9 @@ export CGO_ENABLED = 0
 LINT := .build/golangci-lint
 TESTFLAGS ?=
 PREFIX ?= /usr/local
+PACKAGES ?= .build/packages
 
-.PHONY: help deps build install demo test race e2e lint bench bench-mount bench-takeover cluster campaign-posix page simulate crash fuzz golden-check clean
+.PHONY: help deps build install demo test race e2e lint packages bench bench-mount bench-takeover cluster campaign-posix page simulate crash fuzz golden-check clean
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | column -t -s '	'
 
@@ -22,6 +23,13 @@ install: build ## slipway and the helpers of mount(8); PREFIX (/usr/local), DEST
 	install -d $(DESTDIR)/sbin
 	ln -sfn $(PREFIX)/bin/slipway $(DESTDIR)/sbin/mount.fuse.slipway
 	ln -sfn $(PREFIX)/bin/slipway $(DESTDIR)/sbin/mount.slipway
+
+packages: build .build/nfpm ## deb and rpm, the same bytes from the same sources, in PACKAGES (.build/packages); VERSION, ARCH
+	@tools/packages.sh $(PACKAGES)
+
+.build/nfpm: tools/nfpm/go.mod
+	@mkdir -p .build
+	$(GO) build -modfile=tools/nfpm/go.mod -o $@ github.com/goreleaser/nfpm/v2/cmd/nfpm
 
 demo: build ## the whole job on this machine, in a temporary place
 	@tools/deps.sh check demo || tools/deps.sh install demo

@@ -3,11 +3,11 @@ package main
 import (
 	"fmt"
 	"runtime"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
 	"slipway/internal/config"
+	"slipway/internal/release"
 )
 
 func configCommand() *cobra.Command {
@@ -31,22 +31,15 @@ func configCommand() *cobra.Command {
 	return group("config", "Look at a configuration", check)
 }
 
-// version is set when a release is built (-ldflags "-X main.version=…").
-var version = "development"
-
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			commit := "unknown commit"
-			if info, ok := debug.ReadBuildInfo(); ok {
-				for _, s := range info.Settings {
-					if s.Key == "vcs.revision" {
-						commit = "commit " + s.Value
-					}
-				}
+			if c := release.Commit(); c != "" {
+				commit = "commit " + c
 			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "slipway %s, %s, %s, formats: shard 1, batch 1\n", version, commit, runtime.Version())
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "slipway %s, %s, %s, formats: shard 1, batch 1\n", release.Version, commit, runtime.Version())
 			return err
 		},
 	}

@@ -3,13 +3,13 @@ package monitor
 import (
 	"context"
 	"runtime"
-	"runtime/debug"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"slipway/internal/control"
 	"slipway/internal/health"
+	"slipway/internal/release"
 )
 
 // metric is one that each volume has, or each store of a volume. docs/monitoring.md has them all.
@@ -127,11 +127,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	give := func(m metric, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(m.desc, m.kind, v, labels...)
 	}
-	version := "unknown"
-	if info, ok := debug.ReadBuildInfo(); ok {
-		version = info.Main.Version
-	}
-	give(buildInfo, 1, version, runtime.Version())
+	give(buildInfo, 1, release.Version, runtime.Version())
 	list, err := c.m.status(context.Background())
 	give(up, number(err == nil))
 	if err != nil {
