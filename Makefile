@@ -24,7 +24,7 @@ install: build ## slipway and the helpers of mount(8); PREFIX (/usr/local), DEST
 	ln -sfn $(PREFIX)/bin/slipway $(DESTDIR)/sbin/mount.fuse.slipway
 	ln -sfn $(PREFIX)/bin/slipway $(DESTDIR)/sbin/mount.slipway
 
-packages: build .build/nfpm ## deb and rpm, the same bytes from the same sources, in PACKAGES (.build/packages); VERSION, ARCH
+packages: .build/nfpm ## deb and rpm, the same bytes from the same sources, in PACKAGES (.build/packages); VERSION, ARCH
 	@tools/packages.sh $(PACKAGES)
 
 .build/nfpm: tools/nfpm/go.mod

@@ -6,16 +6,21 @@ cd "$(dirname "$0")/.."
 out=${1:?directory for the packages}
 VERSION=$(tools/version.sh)
 SOURCE_DATE_EPOCH=$(tools/version.sh time)
-COMMIT=$(git rev-parse HEAD 2>/dev/null || true)
+COMMIT=${COMMIT:-$(git rev-parse HEAD 2>/dev/null || true)}
 ARCH=${ARCH:-$(go env GOARCH)}
 export VERSION SOURCE_DATE_EPOCH ARCH
 stage=.build/package # dist/nfpm.yaml takes from here what is made
 rm -rf $stage
 mkdir -p $stage/completions $stage/man "$out"
 
-GOARCH=$ARCH CGO_ENABLED=0 go build -trimpath -buildvcs=false -o $stage/slipway \
-  -ldflags "-s -w -buildid= -X slipway/internal/release.Version=$VERSION -X slipway/internal/release.commit=$COMMIT" ./cmd/slipway
-for shell in bash zsh fish; do .build/slipway completion $shell >$stage/completions/$shell; done
+build() { # of an architecture, to a place
+  GOARCH=$1 CGO_ENABLED=0 go build -trimpath -buildvcs=false -o "$2" \
+    -ldflags "-s -w -buildid= -X slipway/internal/release.Version=$VERSION -X slipway/internal/release.commit=$COMMIT" ./cmd/slipway
+}
+build "$ARCH" $stage/slipway
+self=$stage/slipway # one that runs here
+if [ "$ARCH" != "$(go env GOHOSTARCH)" ]; then self=$stage/self; build "$(go env GOHOSTARCH)" $self; fi
+for shell in bash zsh fish; do $self completion $shell >$stage/completions/$shell; done
 
 # The account has to be there before the files that belong to its group: the script that runs first brings its own copy of the definition.
 sed -e "/@SYSUSERS@/{r dist/systemd/slipway.sysusers

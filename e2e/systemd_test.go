@@ -1,0 +1,145 @@
+package e2e
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"os"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// unit is a started service of a machine.
+type unit struct {
+	m    *machine
+	name string
+	pid  string // the machine's own
+
+	reloads string // the command that has it read its configuration again
+	log     *lockedBuffer
+	done    chan struct{}
+	err     error
+}
+
+// setting is what a unit file says of a key; empty: nothing.
+func setting(text, key string) string {
+	m := regexp.MustCompile(`(?m)^` + key + `=(.*)$`).FindStringSubmatch(text)
+	if m == nil {
+		return ""
+	}
+	return strings.TrimSpace(m[1])
+}
+
+// startUnit does what systemd does with an installed unit, as far as its settings concern who a daemon is: account, groups, capabilities, umask,
+// state directory. It returns when the daemon has said that it is ready.
+func (m *machine) startUnit(name string) *unit {
+	m.t.Helper()
+	file, instance := name, ""
+	if before, after, ok := strings.Cut(name, "@"); ok {
+		file, instance = before+"@", after
+	}
+	data, err := os.ReadFile(m.path("/usr/lib/systemd/system/" + file + ".service"))
+	must(m.t, err)
+	text := strings.ReplaceAll(string(data), "%i", instance)
+	as := "exec setpriv"
+	if mask := setting(text, "UMask"); mask != "" {
+		as = "umask " + mask + "; " + as
+	}
+	if setting(text, "NoNewPrivileges") == "yes" {
+		as += " --no-new-privs"
+	}
+	if bound := regexp.MustCompile(`(?m)^CapabilityBoundingSet=`); bound.MatchString(text) {
+		as += " --bounding-set=-all"
+		for _, c := range strings.Fields(setting(text, "CapabilityBoundingSet")) {
+			as += ",+" + strings.ToLower(strings.TrimPrefix(c, "CAP_"))
+		}
+	}
+	user, group := setting(text, "User"), setting(text, "Group")
+	if user != "" {
+		as += " --reuid " + user + " --regid " + group + " --init-groups"
+		m.run(fmt.Sprintf("install -d -o %s -g %s /var/lib/%s", user, group, setting(text, "StateDirectory")))
+	}
+	if dir := setting(text, "RuntimeDirectory"); dir != "" {
+		m.run("install -d /run/" + dir)
+	}
+	m.run(as + " " + setting(text, "ExecStartPre"))
+	u := m.startDaemon(name, as+" "+setting(text, "ExecStart"), true)
+	u.reloads = setting(text, "ExecReload")
+	return u
+}
+
+// startDaemon starts a daemon by a line of shell that ends in exec; one that notifies is waited for.
+func (m *machine) startDaemon(name, line string, notifies bool) *unit {
+	m.t.Helper()
+	u := &unit{m: m, name: name, log: &lockedBuffer{}, done: make(chan struct{})}
+	cmd := m.command("echo $$; " + line)
+	ready := "/run/" + name + ".notify"
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: m.path(ready), Net: "unixgram"})
+	must(m.t, err)
+	must(m.t, os.Chmod(m.path(ready), 0o777))
+	m.t.Cleanup(func() { _ = socket.Close() })
+	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+ready)
+	stdout, err := cmd.StdoutPipe()
+	must(m.t, err)
+	cmd.Stderr = u.log
+	must(m.t, cmd.Start())
+	pid, err := bufio.NewReader(stdout).ReadString('\n')
+	must(m.t, err)
+	u.pid = strings.TrimSpace(pid)
+	go func() {
+		u.err = cmd.Wait()
+		close(u.done)
+	}()
+	m.t.Cleanup(func() {
+		if m.t.Failed() {
+			m.t.Logf("output of %s on %s:\n%s", name, m.name, tail(u.log.String(), 40))
+		}
+	})
+	if notifies {
+		u.hear(socket, "READY=1")
+	}
+	return u
+}
+
+// hear waits for a message of the daemon.
+func (u *unit) hear(socket *net.UnixConn, want string) {
+	u.m.t.Helper()
+	buf := make([]byte, 4096)
+	must(u.m.t, socket.SetReadDeadline(time.Now().Add(30*time.Second)))
+	for {
+		n, err := socket.Read(buf)
+		if err != nil {
+			u.m.t.Fatalf("%s on %s does not say %s: %v\n%s", u.name, u.m.name, want, err, tail(u.log.String(), 20))
+		}
+		if strings.Contains(string(buf[:n]), want) {
+			return
+		}
+	}
+}
+
+// stop ends the daemon as systemd does.
+func (u *unit) stop() {
+	u.m.t.Helper()
+	u.m.run("kill -TERM " + u.pid)
+	u.ended()
+}
+
+// reload has the daemon read its configuration again.
+func (u *unit) reload() {
+	u.m.t.Helper()
+	u.m.run(strings.ReplaceAll(u.reloads, "$MAINPID", u.pid))
+}
+
+// ended waits until the daemon has ended well.
+func (u *unit) ended() {
+	u.m.t.Helper()
+	select {
+	case <-u.done:
+		if u.err != nil {
+			u.m.t.Errorf("%s on %s ended with %v\n%s", u.name, u.m.name, u.err, tail(u.log.String(), 20))
+		}
+	case <-time.After(30 * time.Second):
+		u.m.t.Fatalf("%s on %s does not end\n%s", u.name, u.m.name, tail(u.log.String(), 20))
+	}
+}
