@@ -25,6 +25,9 @@ func (s *Shipper) arrive(ctx context.Context, v *volume) (again time.Duration, e
 	v.arriveMu.Lock()
 	defer v.arriveMu.Unlock()
 	ready, err := s.recognise(ctx, v)
+	if !ready && err == nil && s.follow(v) {
+		ready, err = s.recognise(ctx, v) // the volume may have come before its directory was watched
+	}
 	if ready && err == nil {
 		s.agreeSaid(ctx, v)
 	}
@@ -37,9 +40,7 @@ func (s *Shipper) arrive(ctx context.Context, v *volume) (again time.Duration, e
 	}
 	if err != nil {
 		v.setNote(err.Error())
-	} else if !ready {
-		s.follow(v)
-	} else {
+	} else if ready {
 		v.mu.Lock()
 		v.unfinished = false
 		v.mu.Unlock()

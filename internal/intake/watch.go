@@ -50,7 +50,7 @@ func (w *Watcher) Run(ctx context.Context, wake func(volume string)) error {
 	if err := n.Add(w.store); err != nil {
 		w.log.Warn("watch the store: arrivals are only seen by listing", "error", err)
 	}
-	loop.Nudge(w.Root)
+	w.everything(wake) // whoever asked before now is not watched
 	// Errors have a reader of their own that waits for nothing: fsnotify hands them over under the lock that Add needs, and Add is
 	// called with w.mu held.
 	lost := make(chan struct{}, 1)
@@ -107,7 +107,7 @@ func (w *Watcher) event(e fsnotify.Event, wake func(string)) {
 	}
 }
 
-// everything wakes all volumes, after events were lost.
+// everything wakes all volumes, after events were lost or before there were any.
 func (w *Watcher) everything(wake func(string)) {
 	w.mu.Lock()
 	names := make([]string, 0, len(w.watched))
@@ -133,6 +133,7 @@ func (w *Watcher) Follow(v *Volume, c *Chain) (changed bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.notify == nil {
+		w.watched[v.Name] = nil // woken when Run begins: until then nothing is seen
 		return false
 	}
 	had := map[string]bool{}

@@ -127,6 +127,23 @@ func TestWatchLost(t *testing.T) {
 	r.awaitVolume(woken)
 }
 
+// TestWatchBegins: a volume whose loop was quicker than the watcher is looked at again as soon as the watcher runs. What arrived in between would else be
+// seen by the next listing only.
+func TestWatchBegins(t *testing.T) {
+	r := newRig(t)
+	w := NewWatcher(filepath.Dir(r.Dir), slog.New(slog.DiscardHandler))
+	if w.Follow(r.Volume, &r.chain) {
+		t.Error("a watcher that does not run says that it watches")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	woken := make(chan string, 100)
+	var g errgroup.Group
+	g.Go(func() error { return w.Run(ctx, func(volume string) { woken <- volume }) })
+	r.awaitVolume(woken)
+	cancel()
+	must(t, g.Wait())
+}
+
 // TestWatchNotRunning: before and after Run, and without a store, Follow harms nothing.
 func TestWatchNotRunning(t *testing.T) {
 	r := newRig(t)
@@ -136,7 +153,7 @@ func TestWatchNotRunning(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	must(t, w.Run(ctx, func(string) { t.Error("woken") }))
+	must(t, w.Run(ctx, func(string) {})) // woken for having asked too early
 	if w.Follow(r.Volume, &r.chain) {
 		t.Error("something is watched afterwards")
 	}
