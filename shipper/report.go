@@ -10,6 +10,7 @@ import (
 	"slipway/internal/batch"
 	"slipway/internal/batchlist"
 	"slipway/internal/control"
+	"slipway/internal/store"
 )
 
 var _ control.Reporter = (*Shipper)(nil)
@@ -81,7 +82,7 @@ func storeStatus(r Report, now time.Time) control.StoreStatus {
 		st.State = "waiting"
 	}
 	if r.Err != nil {
-		st.Error = r.Err.Error()
+		st.Error = store.WithRemedy(r.Err)
 	} else {
 		st.Error = r.Damage
 	}

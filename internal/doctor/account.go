@@ -78,15 +78,8 @@ func trial(ctx context.Context, r *report, check string, s store.Store, name str
 
 // fixFor says what to do about a class of error.
 func fixFor(err error) string {
-	switch {
-	case errors.Is(err, store.ErrHostKey):
-		return "compare the key with the host's own (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub) and add the line to known_hosts"
-	case errors.Is(err, store.ErrAuth):
-		return "add this node's public key to the account's authorized_keys"
-	case errors.Is(err, store.ErrFull):
-		return "make room there"
-	case errors.Is(err, store.ErrReadOnly):
-		return "see what the account may do, and who owns the directory"
+	if do := store.Remedy(err); do != "" {
+		return do
 	}
 	return "see that the host is up and sshd answers"
 }

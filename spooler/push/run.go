@@ -163,7 +163,7 @@ func (p *Pusher) enter(s State, err error) {
 	}
 	switch {
 	case err != nil:
-		p.report.Error = err.Error()
+		p.report.Error = store.WithRemedy(err)
 	case s == Idle || s == Sending || s == Standby:
 		p.report.Error = ""
 	}
