@@ -16,19 +16,24 @@ type unit struct {
 	name string
 	pid  string // the machine's own
 
-	reloads string // the command that has it read its configuration again
+	reloads []string // the commands that have it read its configuration again
 	log     *lockedBuffer
+	told    *net.UnixConn // what it tells systemd
 	done    chan struct{}
 	err     error
 }
 
-// setting is what a unit file says of a key; empty: nothing.
-func setting(text, key string) string {
-	m := regexp.MustCompile(`(?m)^` + key + `=(.*)$`).FindStringSubmatch(text)
-	if m == nil {
-		return ""
+// settings are the values that a unit file has for a key.
+func settings(text, key string) (list []string) {
+	for _, m := range regexp.MustCompile(`(?m)^`+key+`=(.*)$`).FindAllStringSubmatch(text, -1) {
+		list = append(list, strings.TrimSpace(m[1]))
 	}
-	return strings.TrimSpace(m[1])
+	return list
+}
+
+// setting is the first of them; empty: there is none.
+func setting(text, key string) string {
+	return append(settings(text, key), "")[0]
 }
 
 // startUnit does what systemd does with an installed unit, as far as its settings concern who a daemon is: account, groups, capabilities, umask,
@@ -49,9 +54,9 @@ func (m *machine) startUnit(name string) *unit {
 	if setting(text, "NoNewPrivileges") == "yes" {
 		as += " --no-new-privs"
 	}
-	if bound := regexp.MustCompile(`(?m)^CapabilityBoundingSet=`); bound.MatchString(text) {
+	if bound := settings(text, "CapabilityBoundingSet"); len(bound) > 0 {
 		as += " --bounding-set=-all"
-		for _, c := range strings.Fields(setting(text, "CapabilityBoundingSet")) {
+		for _, c := range strings.Fields(bound[0]) {
 			as += ",+" + strings.ToLower(strings.TrimPrefix(c, "CAP_"))
 		}
 	}
@@ -65,20 +70,21 @@ func (m *machine) startUnit(name string) *unit {
 	}
 	m.run(as + " " + setting(text, "ExecStartPre"))
 	u := m.startDaemon(name, as+" "+setting(text, "ExecStart"), true)
-	u.reloads = setting(text, "ExecReload")
+	u.reloads = settings(text, "ExecReload")
 	return u
 }
 
 // startDaemon starts a daemon by a line of shell that ends in exec; one that notifies is waited for.
 func (m *machine) startDaemon(name, line string, notifies bool) *unit {
 	m.t.Helper()
-	u := &unit{m: m, name: name, log: &lockedBuffer{}, done: make(chan struct{})}
 	cmd := m.command("echo $$; " + line)
 	ready := "/run/" + name + ".notify"
+	_ = os.Remove(m.path(ready)) // of a start before
 	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: m.path(ready), Net: "unixgram"})
 	must(m.t, err)
 	must(m.t, os.Chmod(m.path(ready), 0o777))
 	m.t.Cleanup(func() { _ = socket.Close() })
+	u := &unit{m: m, name: name, log: &lockedBuffer{}, told: socket, done: make(chan struct{})}
 	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+ready)
 	stdout, err := cmd.StdoutPipe()
 	must(m.t, err)
@@ -97,18 +103,18 @@ func (m *machine) startDaemon(name, line string, notifies bool) *unit {
 		}
 	})
 	if notifies {
-		u.hear(socket, "READY=1")
+		u.hear("READY=1")
 	}
 	return u
 }
 
 // hear waits for a message of the daemon.
-func (u *unit) hear(socket *net.UnixConn, want string) {
+func (u *unit) hear(want string) {
 	u.m.t.Helper()
 	buf := make([]byte, 4096)
-	must(u.m.t, socket.SetReadDeadline(time.Now().Add(30*time.Second)))
+	must(u.m.t, u.told.SetReadDeadline(time.Now().Add(30*time.Second)))
 	for {
-		n, err := socket.Read(buf)
+		n, err := u.told.Read(buf)
 		if err != nil {
 			u.m.t.Fatalf("%s on %s does not say %s: %v\n%s", u.name, u.m.name, want, err, tail(u.log.String(), 20))
 		}
@@ -128,7 +134,10 @@ func (u *unit) stop() {
 // reload has the daemon read its configuration again.
 func (u *unit) reload() {
 	u.m.t.Helper()
-	u.m.run(strings.ReplaceAll(u.reloads, "$MAINPID", u.pid))
+	for _, line := range u.reloads {
+		u.m.run(strings.ReplaceAll(line, "$MAINPID", u.pid))
+	}
+	u.hear("READY=1")
 }
 
 // ended waits until the daemon has ended well.
