@@ -7,7 +7,7 @@ TESTFLAGS ?=
 PREFIX ?= /usr/local
 PACKAGES ?= .build/packages
 
-.PHONY: help deps build install demo test race e2e lint packages bench bench-mount bench-takeover cluster campaign-posix page simulate crash fuzz golden-check clean
+.PHONY: help deps build install demo test race e2e lint packages man bench bench-mount bench-takeover cluster campaign-posix page simulate crash fuzz golden-check clean
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | column -t -s '	'
 
@@ -23,6 +23,9 @@ install: build ## slipway and the helpers of mount(8); PREFIX (/usr/local), DEST
 	install -d $(DESTDIR)/sbin
 	ln -sfn $(PREFIX)/bin/slipway $(DESTDIR)/sbin/mount.fuse.slipway
 	ln -sfn $(PREFIX)/bin/slipway $(DESTDIR)/sbin/mount.slipway
+
+man: build ## the man pages, in .build/man
+	.build/slipway commands | $(GO) run ./tools/man docs .build/man
 
 packages: .build/nfpm ## deb and rpm, the same bytes from the same sources, in PACKAGES (.build/packages); VERSION, ARCH
 	@tools/packages.sh $(PACKAGES)

@@ -104,7 +104,8 @@ func (m *machine) installed(list string) {
 		"-rwxr-xr-x root:root /usr/bin/slipway", "lrwxrwxrwx root:root /usr/sbin/mount.fuse.slipway", "lrwxrwxrwx root:root /usr/sbin/mount.slipway",
 		"-rw-r--r-- root:root /usr/lib/systemd/system/slipway-mount@.service", "-rw-r--r-- root:root /usr/lib/systemd/system/slipway-ship.service",
 		"-rw-r--r-- root:root /usr/lib/sysusers.d/slipway.conf", "-rw-r--r-- root:root /usr/share/bash-completion/completions/slipway",
-		"-rw-r--r-- root:root /usr/share/doc/slipway/README.md", "-rw-r--r-- root:root /usr/share/doc/slipway/examples/primary.yml",
+		"-rw-r--r-- root:root /usr/share/man/man1/slipway-spool-ls.1.gz",
+		"-rw-r--r-- root:root /usr/share/man/man5/slipway.yml.5.gz", "lrwxrwxrwx root:root /usr/share/man/man8/mount.slipway.8.gz", "-rw-r--r-- root:root /usr/share/doc/slipway/README.md", "-rw-r--r-- root:root /usr/share/doc/slipway/examples/primary.yml",
 		"-rw-r--r-- root:root /usr/share/slipway/prometheus/slipway.rules.yml", "-rw-r--r-- root:root /usr/share/slipway/grafana/slipway.json",
 		"drwxr-x--- root:slipway /etc/slipway", "drwxr-x--- root:slipway /etc/slipway/keys",
 	} {

@@ -7,7 +7,7 @@ verb=${1:?check or install}; set=${2:-test}
 demo=(sshd:openssh-server ssh-keygen:openssh-client /usr/lib/openssh/sftp-server:openssh-sftp-server)
 test=("${demo[@]}" age:age zstd:zstd jq:jq setfacl:acl setfattr:attr setcap:libcap2-bin strace:strace
       mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs losetup:mount ps:procps ip:iproute2
-      stress-ng:stress-ng sqlite3:sqlite3 git:git rsync:rsync prometheus:prometheus promtool:prometheus systemd-analyze:systemd rpm:rpm pgrep:procps nsenter:util-linux)
+      stress-ng:stress-ng sqlite3:sqlite3 git:git rsync:rsync prometheus:prometheus promtool:prometheus systemd-analyze:systemd rpm:rpm man:man-db pgrep:procps nsenter:util-linux)
 mount=("${test[@]}" fio:fio bindfs:bindfs gocryptfs:gocryptfs fusermount3:fuse3)
 page=(chromium:chromium tmux:tmux)
 bench=("${test[@]}" restic:restic lsyncd:lsyncd)

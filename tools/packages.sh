@@ -21,6 +21,8 @@ build "$ARCH" $stage/slipway
 self=$stage/slipway # one that runs here
 if [ "$ARCH" != "$(go env GOHOSTARCH)" ]; then self=$stage/self; build "$(go env GOHOSTARCH)" $self; fi
 for shell in bash zsh fish; do $self completion $shell >$stage/completions/$shell; done
+$self commands | go run ./tools/man docs $stage/man
+gzip -9 -n $stage/man/*
 
 # The account has to be there before the files that belong to its group: the script that runs first brings its own copy of the definition.
 sed -e "/@SYSUSERS@/{r dist/systemd/slipway.sysusers

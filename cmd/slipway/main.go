@@ -67,13 +67,13 @@ Exit codes: 0 done, 1 error, 2 usage or configuration, 3 partly done, 4 findings
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usagef("%v", err) })
 	root.PersistentFlags().StringP("config", "c", config.DefaultPath, "configuration `FILE`")
-	root.PersistentFlags().String("log-level", "info", "how much the daemons log: debug, info, warn, `error`")
+	root.PersistentFlags().String("log-level", "info", "how much the daemons log: `LEVEL` is debug, info, warn or error")
 	root.AddCommand(
 		initCommand(), keygenCommand(), configCommand(),
 		mountCommand(), umountCommand(), fusefsCommand(), spoolerCommand(), shipCommand(), peerCommand(), receiveCommand(), receivedCommand(),
 		statusCommand(), explainCommand(), spoolCommand(), waitCommand(), senderCommand(), promoteCommand(), demoteCommand(),
 		restoreCommand(), lsCommand(), catCommand(), findCommand(), versionsCommand(), diffCommand(), browseCommand(), verifyCommand(), doctorCommand(),
-		demoCommand(), versionCommand(), completionCommand(),
+		demoCommand(), versionCommand(), completionCommand(), commandsCommand(),
 	)
 	root.CompletionOptions.DisableDefaultCmd = true
 	for _, c := range root.Commands() {
