@@ -197,7 +197,7 @@ func (v *volume) stopLocked(now time.Time) (h stop) {
 		if d.evidence == "" && !now.Before(end) || h.from > 0 && (d.seq > h.from || d.seq == h.from && h.until.IsZero()) {
 			continue
 		}
-		h = stop{from: d.seq, reason: d.says()}
+		h = stop{from: d.seq, reason: "agreement: " + d.says()}
 		if d.evidence == "" {
 			h.until = end
 		}

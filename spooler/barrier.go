@@ -42,7 +42,7 @@ func (s *Spooler) Barrier(_ context.Context, b control.Barrier) (control.Barrier
 	b.Sealed = true
 	stage, copies := s.stages.of(batch.Seq(b.Seq))
 	b.Stage, b.Copies, b.Need = stage.String(), copies, s.stages.need()
-	b.Why = s.whyAt(stage)
+	b.Why, _ = s.whyAt(batch.Seq(b.Seq), stage)
 	return b, nil
 }
 
@@ -154,32 +154,4 @@ func (v *volume) belowAny(id batch.FileID, dirs []batch.FileID) (bool, error) {
 		}
 	}
 	return false, nil
-}
-
-// whyAt says what a batch at this stage waits for.
-func (s *Spooler) whyAt(stage control.Stage) string {
-	switch stage {
-	case control.Sealed:
-		return "waits for the replica peers" + s.trouble("replica")
-	case control.Replicated:
-		return "waits for the cache" + s.trouble("cache")
-	case control.Cached:
-		if n := s.stages.need(); n > 0 {
-			return fmt.Sprintf("waits for %d backup hosts to acknowledge it", n)
-		}
-		return "waits for the cache's shipper, which has not said anything yet"
-	case control.Stored:
-		return "waits to be read back and compared"
-	}
-	return ""
-}
-
-// trouble adds the last error of the destinations of a kind.
-func (s *Spooler) trouble(kind string) string {
-	for _, p := range s.pushers {
-		if r := p.Report(); r.Kind == kind && r.Error != "" {
-			return ": " + r.Error
-		}
-	}
-	return ""
 }

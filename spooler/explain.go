@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"time"
 
 	"slipway/internal/batch"
 	"slipway/internal/control"
@@ -110,13 +111,17 @@ func (s *Spooler) Explain(_ context.Context, path string) (control.Explained, er
 			return nil
 		}
 		stage, copies := s.stages.of(n.Seq)
-		out.Stage, out.Copies, out.Batch, out.WaitingFor = stage.String(), copies, uint64(n.Seq), s.whyAt(stage)
-		out.Stores = s.stages.holding(n.Seq)
+		out.Stage, out.Copies, out.Batch, out.Stores = stage.String(), copies, uint64(n.Seq), s.stages.holding(n.Seq)
+		var until *time.Time
+		if out.WaitingFor, until = s.whyAt(n.Seq, stage); until != nil {
+			seconds := max(0, until.Sub(v.now()).Seconds())
+			out.ETASeconds = &seconds
+		}
 		return nil
 	})
 	if err == nil && out.Batch > 0 {
 		since := v.sealedAt(batch.Seq(out.Batch))
-		out.Since = &since
+		out.Since, out.Reached = &since, s.stages.reached(batch.Seq(out.Batch), since)
 	}
 	return out, err
 }

@@ -326,7 +326,7 @@ func (s *Spooler) answerFsyncs() {
 		}
 		stage, _ := s.stages.of(w.seq)
 		if stage < w.stage {
-			w.why = s.whyAt(stage)
+			w.why, _ = s.whyAt(w.seq, stage)
 			return false
 		}
 		w.done <- nil

@@ -179,7 +179,6 @@ func (s *Spooler) Batches(_ context.Context, volume string, from uint64, limit i
 	if volume != "" && volume != v.name {
 		return nil, fmt.Errorf("volume %q: %w", volume, fs.ErrNotExist)
 	}
-	heads := s.heads()
 	var rows []control.BatchRow
 	err := v.cat.View(func(tx *catalog.Tx) error {
 		return tx.Batches(batch.Seq(from), func(b catalog.BatchInfo) error {
@@ -189,7 +188,7 @@ func (s *Spooler) Batches(_ context.Context, volume string, from uint64, limit i
 			stage, copies := s.stages.of(b.Seq)
 			rows = append(rows, control.BatchRow{
 				Volume: v.name, Epoch: uint32(b.Epoch), Seq: uint64(b.Seq), SealedAt: b.SealedAt, Files: b.Files, Bytes: b.Bytes,
-				Shards: b.Shards, Stage: stage.String(), Copies: copies, Stores: heads.atLeast(b.Seq),
+				Shards: b.Shards, Stage: stage.String(), Copies: copies, Stores: s.stages.holding(b.Seq),
 			})
 			return nil
 		})
@@ -198,32 +197,6 @@ func (s *Spooler) Batches(_ context.Context, volume string, from uint64, limit i
 		return nil, fmt.Errorf("list batches: %w", err)
 	}
 	return rows, nil
-}
-
-// heads says up to which batch each store has everything, as far as is known here.
-type heads map[string]batch.Seq
-
-func (s *Spooler) heads() heads {
-	h := heads{}
-	for _, p := range s.pushers {
-		r := p.Report()
-		h[r.Name] = r.Delivered
-	}
-	for _, a := range s.stages.backupAcks() {
-		h[a.Store] = max(h[a.Store], a.Head)
-	}
-	return h
-}
-
-// atLeast names the stores that hold a batch.
-func (h heads) atLeast(seq batch.Seq) (names []string) {
-	for name, head := range h {
-		if head >= seq {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names
 }
 
 // Do implements control.Reporter: "pin" a node, "drain" this one, "release".

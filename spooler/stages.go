@@ -21,7 +21,8 @@ type stages struct {
 	cache    batch.Seq
 	cacheAs  string // the cache's name
 	backups  map[string]ack.Acks
-	needed   int // copies asked for by the cache
+	others   map[string]ack.Acks // of the cache and the replica peers, by their names
+	needed   int                 // copies asked for by the cache
 }
 
 // acked takes over what an acks file says.
@@ -37,6 +38,12 @@ func (s *stages) acked(list []ack.Acks) {
 			s.backups[a.Store] = a
 		case "cache":
 			s.needed = a.Copies
+			fallthrough
+		case "replica":
+			if s.others == nil {
+				s.others = map[string]ack.Acks{}
+			}
+			s.others[a.Store] = a
 		}
 	}
 }

@@ -184,6 +184,15 @@ type Explained struct {
 
 	Stores []string   `json:"stores,omitempty"` // that have the batch: replica peers, the cache, backup hosts
 	Since  *time.Time `json:"since,omitempty"`  // pending: of the first change that is not sealed; else when it was sealed
+
+	Reached []Reached `json:"reached,omitempty"` // when its batch came to each stage and store, oldest first, as far as is known
+}
+
+// Reached says when a batch came to a stage.
+type Reached struct {
+	Stage string    `json:"stage"`
+	Store string    `json:"store,omitempty"` // "": this node
+	At    time.Time `json:"at"`
 }
 
 // ListRow is a line of `ls --json`. Names that are not valid UTF-8 have path_b64 or target_b64 beside them.

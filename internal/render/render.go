@@ -126,6 +126,15 @@ func Explained(w io.Writer, e control.Explained) error {
 	if e.Batch > 0 {
 		rows = append(rows, []string{"batch", strconv.FormatUint(e.Batch, 10)}, []string{"copies", strconv.Itoa(e.Copies)})
 	}
+	if len(e.Stores) > 0 {
+		rows = append(rows, []string{"in", strings.Join(e.Stores, " ")})
+	}
+	for _, r := range e.Reached {
+		rows = append(rows, []string{r.Stage, strings.TrimSpace(when(r.At) + " " + r.Store)})
+	}
+	if e.Since != nil && len(e.Reached) == 0 {
+		rows = append(rows, []string{"since", when(*e.Since)})
+	}
 	if e.WaitingFor != "" {
 		rows = append(rows, []string{"waiting for", e.WaitingFor})
 	}
