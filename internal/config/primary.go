@@ -106,6 +106,7 @@ func (d *document) checkPrimary(p *Primary) {
 		d.fault(d.either("settle", "max_age"), fmt.Sprintf("write a settle of at most %s, or a larger max_age", FormatDuration(p.MaxAge)),
 			"settle %s is longer than max_age %s: it would never be waited for", FormatDuration(p.Settle), FormatDuration(p.MaxAge))
 	}
+	d.warnOfOpen(p)
 	if p.MinReplicas > len(p.Replicas) {
 		d.fault(d.at["min_replicas"], fmt.Sprintf("write at most %d, or add replicas", len(p.Replicas)),
 			"min_replicas: %d copies are asked for, and there are %d replicas", p.MinReplicas, len(p.Replicas))

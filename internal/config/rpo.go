@@ -93,6 +93,22 @@ func (d *document) checkRPO(r *RPO, path string) {
 	}
 }
 
+// warnOfOpen tells of deadlines that a file held open cannot meet.
+func (d *document) warnOfOpen(p *Primary) {
+	least := forEver
+	for _, l := range append([]PathDeadline{{Deadline: p.RPO.Deadline}}, p.RPO.Paths...) {
+		for _, v := range []time.Duration{l.Warn, l.Error} {
+			if v > 0 {
+				least = min(least, v)
+			}
+		}
+	}
+	if least < p.OpenInterval {
+		d.warnings = append(d.warnings, fmt.Sprintf("rpo: a file that is held open is sealed every open_interval, %s: it misses a deadline of %s; a shorter open_interval reads such files more often",
+			FormatDuration(p.OpenInterval), FormatDuration(least)))
+	}
+}
+
 func (d *document) checkOrder(l Deadline, path string) {
 	if l.Warn > 0 && l.Error > 0 && l.Warn > l.Error {
 		d.fault(d.at[path+".warn"], fmt.Sprintf("write at most %s, or a larger error", FormatDuration(l.Error)), "%s: warn %s comes after error %s", path, FormatDuration(l.Warn), FormatDuration(l.Error))

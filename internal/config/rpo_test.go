@@ -26,6 +26,10 @@ func TestRPO(t *testing.T) {
 		if d := cmp.Diff(want, c.Primary.RPO); d != "" {
 			t.Errorf("%q: %s", text, d)
 		}
+		late := want.Error == 5*time.Minute && want.Warn == 0 || text == ""
+		if warns := strings.Contains(strings.Join(c.Warnings, "\n"), "is sealed every open_interval, 1m"); warns == late {
+			t.Errorf("%q: warnings %q", text, c.Warnings)
+		}
 	}
 }
 

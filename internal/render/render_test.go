@@ -20,6 +20,7 @@ import (
 	"pgregory.net/rapid"
 
 	"slipway/internal/control"
+	"slipway/internal/drill"
 	"slipway/internal/restore/verify"
 )
 
@@ -136,6 +137,54 @@ func TestStatusOfWarmTree(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !strings.Contains(b.String(), want) || strings.Contains(b.String(), "warm tree") != (warm != nil) {
+			t.Errorf("no %q in:\n%s", want, b.String())
+		}
+	}
+}
+
+// TestStatusOfAlarms: an error stands there once, as an error, what only warns as a warning, and the last drills before them.
+func TestStatusOfAlarms(t *testing.T) {
+	now := time.Now()
+	s := sample()
+	s.Warn(control.Alarm{Event: control.BehindRPO, Level: control.LevelError, Message: "behind rpo 5m"})
+	s.Warn(control.Alarm{Event: control.BehindRPO, Level: control.LevelWarning, Message: "behind rpo 5s of db/"})
+	s.Alarms = append(s.Alarms, control.Alarm{Event: control.Stalled, Level: control.LevelError, Message: "volume projects has not moved"})
+	s.Drills = []control.Drill{{Store: "vault1", At: now.Add(-3 * time.Hour), Passed: true, Seconds: 2.1}, {Store: "vault2", At: now.Add(-time.Minute), Seconds: 10}}
+	var b bytes.Buffer
+	if err := Status(&b, []control.Status{s}, now); err != nil {
+		t.Fatal(err)
+	}
+	want := `vault2: connection refused
+last drill: passed 3h ago, 2.1 s, from vault1
+last drill: failed 1m ago, 10.0 s, from vault2
+error: behind rpo 5m
+error: volume projects has not moved
+warning: one recipient only
+warning: behind rpo 5s of db/
+`
+	if !strings.HasSuffix(b.String(), want) {
+		t.Errorf("no\n%s in:\n%s", want, b.String())
+	}
+}
+
+// TestDrills: how each host's drill went, with odd names shown as such and not too many problems.
+func TestDrills(t *testing.T) {
+	list := []drill.Result{
+		{Volume: "projects", Seed: 7, Compared: 3, Drill: control.Drill{Store: "vault1", Passed: true, Batch: 12, Files: 20, Bytes: 3 << 20, Seconds: 2.14}},
+		{Volume: "projects", Seed: 7, Drill: control.Drill{Store: "vault2"}, Problems: []drill.Problem{{Problem: "connection refused"}, {Path: "a\nb", Problem: "corrupt"}}},
+	}
+	for range mostProblems {
+		list[1].Problems = append(list[1].Problems, drill.Problem{Path: "c", Problem: "corrupt"})
+	}
+	var b bytes.Buffer
+	if err := Drills(&b, list); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"passed  vault1  volume projects, batch 12: 20 files, 3.0 MiB, 3 compared with the source, 2.1 s\nfailed  vault2  volume projects, 0.0 s\n        connection refused\n",
+		`        "a\nb": corrupt` + "\n", "        and 2 more\nthe same sample again: --seed 7\n",
+	} {
+		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in:\n%s", want, b.String())
 		}
 	}
