@@ -75,6 +75,9 @@ func Run(ctx context.Context, opt Options) ([]Result, error) {
 		return nil, fmt.Errorf("another drill may be at work: %w", err)
 	}
 	defer func() { _ = lock.Close() }()
+	if err := hand(opt.Config.State(), lock.Name()); err != nil {
+		return nil, err
+	}
 	var list []Result
 	for _, v := range volumes {
 		for _, h := range hosts {

@@ -234,7 +234,14 @@ func TestCacheHost(t *testing.T) {
 	r.opt.Config = &config.Config{Cache: &config.Cache{Store: cache, State: r.opt.Config.Primary.State, Ship: config.Ship{To: []config.Store{
 		{Name: "vault2", URL: t.TempDir()}, {Name: "vault1", URL: filepath.Dir(r.Dirs[0])},
 	}}}}
+	must(t, os.Chown(r.opt.Config.Cache.State, 1234, 4321)) // its daemon is not root
 	list, err := Run(t.Context(), r.opt)
+	for _, name := range []string{"drills.json", "drill.lock"} {
+		var st unix.Stat_t
+		if must(t, unix.Stat(filepath.Join(r.opt.Config.Cache.State, name), &st)); st.Uid != 1234 || st.Gid != 4321 {
+			t.Errorf("%s belongs to %d:%d", name, st.Uid, st.Gid)
+		}
+	}
 	if err != nil || len(list) != 2 || list[0].Passed || list[0].Problem == "" || !list[1].Passed || list[1].Compared != 0 || list[1].Files != 20 {
 		t.Errorf("%+v, %v", list, err)
 	}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"slipway/internal/control"
 	"slipway/internal/durable"
 )
@@ -60,6 +62,21 @@ func keep(state string, news []Result) error {
 	}
 	if err := durable.Overwrite(file(state), append(data, '\n'), 0o640); err != nil {
 		return fmt.Errorf("write how the drill went: %w", err)
+	}
+	return hand(state, file(state))
+}
+
+// hand gives a file to the owner of the state directory: a cache host's daemon is not root, and who drills may be.
+func hand(state, path string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(state, &st); err != nil {
+		return fmt.Errorf("look at %s: %w", state, err)
+	}
+	if os.Geteuid() != 0 || st.Uid == 0 {
+		return nil
+	}
+	if err := os.Lchown(path, int(st.Uid), int(st.Gid)); err != nil {
+		return fmt.Errorf("give %s to the owner of its directory: %w", path, err)
 	}
 	return nil
 }
