@@ -62,6 +62,8 @@ func (v *volume) whyPending(p *pendingFile) string {
 		return "is being read"
 	case p.err != nil:
 		return "tried again: " + p.err.Error()
+	case p.hasty:
+		return "an fsync waits for it: it is read next"
 	case v.pending.writers[p.id] > 0:
 		return fmt.Sprintf("open for writing; read every %v while it changes", v.timing.openInterval)
 	case p.reason == reasonOpen && p.tries > 0:
