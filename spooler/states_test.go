@@ -206,7 +206,7 @@ func TestStatesOfBatch(t *testing.T) {
 		{func() { r.s.stages.delivered("replica", "bravo", head) }, "replicated", "waits for the cache", 0},
 		{func() { r.s.stages.delivered("cache", "cache1", head) }, "cached", "waits for the cache's shipper, which has not said anything yet", 0},
 		{acks(ack.Acks{Kind: "cache", Store: "cache1", Copies: 2}), "cached", "waits for 2 backup hosts to acknowledge it", 0},
-		{acks(ack.Acks{Kind: "backup", Store: "vault1", Head: head}), "cached", "waits for 2 backup hosts to acknowledge it", 1},
+		{acks(ack.Acks{Kind: "backup", Store: "vault1", Head: head}), "cached", "waits for 1 more backup hosts to acknowledge it", 1},
 		{acks(ack.Acks{Kind: "backup", Store: "vault2", Head: head}), "stored", "waits to be read back and compared", 2},
 		{acks(ack.Acks{Kind: "backup", Store: "vault1", Head: head, Verified: head}), "stored", "waits to be read back and compared", 2},
 		{acks(ack.Acks{Kind: "backup", Store: "vault2", Head: head, Verified: head}), "verified", "", 2},

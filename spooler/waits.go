@@ -69,8 +69,11 @@ func (s *stages) waits(seq batch.Seq, now time.Time) (string, *time.Time) {
 		}
 		hosts[why] = append(hosts[why], a.Store)
 	}
+	if len(reasons) == 0 && len(s.backups) > 0 {
+		return fmt.Sprintf("waits for %d more backup hosts to acknowledge it", max(need, 1)), nil
+	}
 	if len(reasons) == 0 {
-		return fmt.Sprintf("waits for %d backup hosts to acknowledge it", max(need, 1)), nil
+		return fmt.Sprintf("waits for %d backup hosts to acknowledge it", need), nil
 	}
 	for i, why := range reasons {
 		reasons[i] = strings.Join(hosts[why], ", ") + " " + why

@@ -30,6 +30,7 @@ func TestWaits(t *testing.T) {
 		{"two windows, one copy", 1, []ack.Acks{{Store: "vault1", Waits: window(&later)}, {Store: "vault2", Waits: window(&night)}},
 			"vault1 waits for the window 22:00-06:00 on cache1, in 5h; vault2 " + waits, &night},
 		{"one has it", 2, []ack.Acks{{Store: "vault1", Head: 5}, {Store: "vault2", Waits: window(&night)}}, "vault2 " + waits, &night},
+		{"one has it, the other says nothing", 2, []ack.Acks{{Store: "vault1", Head: 5}}, "waits for 1 more backup hosts to acknowledge it", nil},
 		{"one is down", 2, []ack.Acks{{Store: "vault1", Error: "no route"}, {Store: "vault2", Waits: window(&night)}}, "vault1 is down: no route; vault2 " + waits, nil},
 		{"nobody knows when", 1, []ack.Acks{{Store: "vault1", Waits: window(nil)}}, "vault1 waits for the window 22:00-06:00 on cache1", nil},
 		{"on its way", 1, []ack.Acks{{Store: "vault1", Head: 4}}, "vault1 has not acknowledged it yet", nil},
