@@ -32,7 +32,7 @@ func examined(t *testing.T, source string, seal doctor.Seal) (list []doctor.Find
 	check(t, err)
 	c, err := config.Load(conf)
 	check(t, err)
-	for _, f := range doctor.Run(t.Context(), c, seal) {
+	for _, f := range doctor.Run(t.Context(), c, doctor.Roles{Seal: seal}) {
 		if f.Check == "metadata" {
 			list = append(list, f)
 		}

@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 
 	"github.com/spf13/cobra"
 
 	"slipway/internal/config"
 	"slipway/internal/doctor"
 	"slipway/internal/render"
+	"slipway/internal/supervisor"
 	"slipway/spooler"
 )
 
@@ -18,13 +20,21 @@ func sealed(ctx context.Context, p *config.Primary, source *os.File) error {
 	return spooler.Adopt(ctx, spooler.Options{Config: p, Source: source, BatchInterval: p.BatchInterval})
 }
 
+// mountProcess is one, as the supervisor starts it.
+func mountProcess(ctx context.Context, path string, source, ready *os.File) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "/proc/self/exe")
+	cmd.Args = []string{"slipway", "fusefs", "-c", path}
+	cmd.ExtraFiles = []*os.File{supervisor.SourceFD - 3: source, supervisor.ReadyFD - 3: ready}
+	return cmd
+}
+
 func doctorCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "doctor",
 		Short: "Find out whether slipway will work on this host; exit code 4 when something will not",
 		Long: `doctor looks at the configuration, the kernel, the privileges, the source's file system, the clock, the space, and at each store that this host
 writes to: host key, key, writing durably, reading back, space, clock. On a primary it also seals and restores a small tree with every
-kind of metadata, on the source's file system, and compares. It leaves nothing in the source, and in each store one small object,
+kind of metadata, on the source's file system, and compares, and mounts that tree: is data passed through? It leaves nothing in the source, and in each store one small object,
 VOLUME/doctor/NODE.
 
 With --drill it restores instead: some files of the newest batch and some of the whole tree, from each backup host that the configuration names by
@@ -36,7 +46,7 @@ changed since. Exit code 4: a host does not give back what was sealed, or nothin
 			if isSet(cmd, "drill") {
 				return runDrill(cmd, c)
 			}
-			list := doctor.Run(cmd.Context(), c, sealed)
+			list := doctor.Run(cmd.Context(), c, doctor.Roles{Seal: sealed, Mount: mountProcess})
 			if err := showAll(cmd, render.Doctor, list); err != nil {
 				return err
 			}

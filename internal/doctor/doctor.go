@@ -2,7 +2,7 @@
 // account may do.
 //
 // It leaves nothing in the source and one small object a node in each store, doctor/NODE, which the next run replaces. What the round trip of
-// metadata makes it takes away again; after a crash the next run does.
+// metadata makes and mounts it takes away again; after a crash the next run does.
 package doctor
 
 import (
@@ -49,7 +49,7 @@ func (r *report) fault(check, fix, format string, args ...any) {
 const storeTimeout = 20 * time.Second
 
 // Run does every check that concerns the configuration's role, and goes on whatever one of them finds.
-func Run(ctx context.Context, c *config.Config, seal Seal) []Finding {
+func Run(ctx context.Context, c *config.Config, roles Roles) []Finding {
 	r := &report{}
 	if err := c.Check(); err != nil {
 		r.fault("configuration", "", "%v", err)
@@ -63,8 +63,8 @@ func Run(ctx context.Context, c *config.Config, seal Seal) []Finding {
 		kernel(r)
 		privileges(r)
 		source(r, p.Source)
-		if seal != nil {
-			roundTrip(ctx, r, p, seal)
+		if roles.Seal != nil {
+			roundTrip(ctx, r, p, roles)
 		}
 	}
 	clock(r)

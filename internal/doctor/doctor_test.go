@@ -78,7 +78,7 @@ func TestSound(t *testing.T) {
 	source := loopdisk.New(t, "ext4", 64<<20, "")
 	s, ssh := host(t, sshd.Options{})
 	data := t.TempDir()
-	list := Run(t.Context(), primary(t, source, s.URL(data), ssh), nil)
+	list := Run(t.Context(), primary(t, source, s.URL(data), ssh), Roles{})
 	for _, want := range [][2]string{
 		{"configuration", "no faults"}, {"kernel", "passthrough"}, {"source", "extended attributes, ACLs"}, {"space", "free"},
 		{"store cache1", "reached"}, {"store cache1", "written, made durable and read back"},
@@ -115,7 +115,7 @@ func TestStoreFaults(t *testing.T) {
 	address = strings.Replace(address, gone.Addr, "127.0.0.1:1", 1)
 	away := primary(t, source, t.TempDir(), goneSSH)
 	away.Primary.Backups = []config.Store{{Name: "vault1", URL: gone.URL(t.TempDir())}, {Name: "vault2", URL: address}}
-	if list := Run(t.Context(), away, nil); !says(list, "store vault1", OK, "reached") || !says(list, "store vault2", Warning, "cannot be drilled") || Faults(list) != 0 {
+	if list := Run(t.Context(), away, Roles{}); !says(list, "store vault1", OK, "reached") || !says(list, "store vault2", Warning, "cannot be drilled") || Faults(list) != 0 {
 		t.Errorf("backup hosts:\n%s", text(list))
 	}
 	for name, c := range map[string]struct {
@@ -130,7 +130,7 @@ func TestStoreFaults(t *testing.T) {
 		"nobody there":     {address, goneSSH, "reach"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			list := Run(t.Context(), primary(t, source, c.url, c.ssh), nil)
+			list := Run(t.Context(), primary(t, source, c.url, c.ssh), Roles{})
 			if !says(list, "store cache1", Fault, c.words) || !says(list, "source", OK, "") || Faults(list) == 0 {
 				t.Errorf("findings:\n%s", text(list))
 			}
@@ -153,7 +153,7 @@ func TestPoorSource(t *testing.T) {
 	dir := t.TempDir()
 	must(t, unix.Mount("none", dir, "ramfs", 0, ""))
 	t.Cleanup(func() { must(t, unix.Unmount(dir, 0)) })
-	list := Run(t.Context(), primary(t, dir, t.TempDir(), config.SSH{}), nil)
+	list := Run(t.Context(), primary(t, dir, t.TempDir(), config.SSH{}), Roles{})
 	for _, words := range []string{"extended attributes", "POSIX ACLs", "time of birth"} {
 		if !says(list, "source", Warning, words) {
 			t.Errorf("nothing of %s", words)
@@ -168,7 +168,7 @@ func TestPoorSource(t *testing.T) {
 func TestFullPlaces(t *testing.T) {
 	disk := loopdisk.New(t, "ext4", 16<<20, "")
 	fill(t, disk)
-	list := Run(t.Context(), primary(t, disk, t.TempDir(), config.SSH{}), nil)
+	list := Run(t.Context(), primary(t, disk, t.TempDir(), config.SSH{}), Roles{})
 	if !says(list, "space", Fault, disk) {
 		t.Errorf("findings:\n%s", text(list))
 	}
@@ -189,8 +189,15 @@ func TestRoundTripCleansUp(t *testing.T) {
 	for _, left := range []string{source, c.Primary.State} {
 		must(t, os.MkdirAll(filepath.Join(left, scratchName, "made", "modes"), 0o700))
 	}
+	kept := t.TempDir() // a mount that is left is not removed through
+	must(t, os.WriteFile(filepath.Join(kept, "file"), nil, 0o600))
+	point := filepath.Join(c.Primary.State, scratchName, "mnt")
+	must(t, os.Mkdir(point, 0o700))
+	for range 2 {
+		must(t, unix.Mount(kept, point, "", unix.MS_BIND, ""))
+	}
 	var tree string
-	list := Run(t.Context(), c, func(_ context.Context, p *config.Primary, made *os.File) error {
+	list := Run(t.Context(), c, Roles{Seal: func(_ context.Context, p *config.Primary, made *os.File) error {
 		tree = made.Name()
 		entries, err := os.ReadDir(tree)
 		must(t, err)
@@ -198,12 +205,15 @@ func TestRoundTripCleansUp(t *testing.T) {
 			t.Errorf("%d kinds in %s, the volume's source is %s", len(entries), tree, p.Source)
 		}
 		return fmt.Errorf("seal: no such luck")
-	})
+	}})
 	if !says(list, "metadata", Fault, "no such luck") {
 		t.Errorf("findings:\n%s", text(list))
 	}
 	if !strings.HasPrefix(tree, source) {
 		t.Errorf("the tree was made in %s", tree)
+	}
+	if _, err := os.Stat(filepath.Join(kept, "file")); err != nil {
+		t.Error(err)
 	}
 	for _, dir := range []string{source, c.Primary.State} {
 		if _, err := os.Lstat(filepath.Join(dir, scratchName)); !os.IsNotExist(err) {
@@ -245,7 +255,7 @@ func TestRoundTripPlaces(t *testing.T) {
 	lock, err := durable.Lock(filepath.Join(two.Primary.State, "doctor.lock"))
 	must(t, err)
 	defer func() { must(t, lock.Close()) }()
-	list := Run(t.Context(), two, func(context.Context, *config.Primary, *os.File) error { t.Error("both at once"); return nil })
+	list := Run(t.Context(), two, Roles{Seal: func(context.Context, *config.Primary, *os.File) error { t.Error("both at once"); return nil }})
 	if !says(list, "metadata", Warning, "not tried") {
 		t.Errorf("findings:\n%s", text(list))
 	}

@@ -21,8 +21,13 @@ import (
 	"slipway/internal/state"
 )
 
-// Seal seals a directory as it stands into the own store of a volume. The roles do that, of which this package knows nothing: who calls Run
-// hands it in; nil: there is no round trip.
+// Roles are what the roles do, of which this package knows nothing: who calls Run hands it in.
+type Roles struct {
+	Seal  Seal  // nil: there is no round trip
+	Mount Mount // nil: no mount is tried
+}
+
+// Seal seals a directory as it stands into the own store of a volume.
 type Seal func(ctx context.Context, p *config.Primary, source *os.File) error
 
 const (
@@ -41,7 +46,7 @@ type trip struct {
 }
 
 // roundTrip tries every kind of metadata. It takes away what it has made, and what a run before it that was killed has left.
-func roundTrip(ctx context.Context, r *report, p *config.Primary, seal Seal) {
+func roundTrip(ctx context.Context, r *report, p *config.Primary, roles Roles) {
 	lock, err := durable.Lock(filepath.Join(p.State, "doctor.lock"))
 	if err != nil {
 		fix := "see the state directory; `slipway init` makes it"
@@ -58,7 +63,7 @@ func roundTrip(ctx context.Context, r *report, p *config.Primary, seal Seal) {
 	defer stop()
 	began := time.Now()
 	if err = t.clear(); err == nil {
-		err = t.run(ctx, seal)
+		err = t.run(ctx, roles)
 	}
 	if gone := t.clear(); gone != nil {
 		r.warn("metadata", "remove it", "what was made for the round trip is still there: %v", gone)
@@ -106,10 +111,16 @@ func mounted(p *config.Primary) bool {
 	return unix.Statfs(p.Source, &st) != nil || st.Type == unix.FUSE_SUPER_MAGIC
 }
 
-// clear removes everything.
-func (t *trip) clear() error { return errors.Join(os.RemoveAll(t.tree), os.RemoveAll(t.work)) }
+// clear removes everything. A mount that is still there, because its process was killed, goes first: nothing may be removed through it.
+func (t *trip) clear() error {
+	point := filepath.Join(t.work, "mnt")
+	for unix.Unmount(point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) == nil {
+		continue
+	}
+	return errors.Join(os.RemoveAll(t.tree), os.RemoveAll(t.work))
+}
 
-func (t *trip) run(ctx context.Context, seal Seal) error {
+func (t *trip) run(ctx context.Context, roles Roles) error {
 	made, restored := filepath.Join(t.tree, "made"), filepath.Join(t.tree, "restored")
 	for _, dir := range []string{made, filepath.Join(t.work, "mnt"), filepath.Join(t.work, "cache")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -129,7 +140,7 @@ func (t *trip) run(ctx context.Context, seal Seal) error {
 		return err
 	}
 	defer func() { _ = source.Close() }()
-	if err := seal(ctx, c.Primary, source); err != nil {
+	if err := roles.Seal(ctx, c.Primary, source); err != nil {
 		return err
 	}
 	if err := t.restore(ctx, c, identity, restored); err != nil {
@@ -137,6 +148,9 @@ func (t *trip) run(ctx context.Context, seal Seal) error {
 	}
 	for _, k := range t.kinds {
 		t.judge(k, filepath.Join(made, k.name), filepath.Join(restored, k.name))
+	}
+	if roles.Mount != nil {
+		t.tryMount(ctx, roles.Mount, source)
 	}
 	return nil
 }
