@@ -253,7 +253,7 @@ func (v *volume) applyExcludeChange() {
 
 // room tells whether the own store may take more: what the workers have in hand, and a batch file, must still fit under the cap.
 func (v *volume) room() bool {
-	headroom := min(int64(workers+1)*shard.MaxSize, v.capBytes/4)
+	headroom := min(int64(workers+2)*shard.MaxSize, v.capBytes/4)
 	return v.capBytes <= 0 || v.usage.Bytes() < v.capBytes-headroom
 }
 
