@@ -58,4 +58,14 @@ func (a Amended) List(ctx context.Context, path string, recursive bool) ([]ListR
 	return nil, errNoTree
 }
 
+// Durable implements Syncer where the Reporter does.
+func (a Amended) Durable(ctx context.Context, q Durable) error {
+	if s, ok := a.Reporter.(Syncer); ok {
+		return s.Durable(ctx, q)
+	}
+	return errNoVolume
+}
+
+var errNoVolume = errors.New("durable: this daemon owns no volume")
+
 var errNoTree = errors.New("list: this daemon keeps no tree")

@@ -73,7 +73,7 @@ func (s server) durable(w http.ResponseWriter, req *http.Request) {
 	case err != nil:
 		err = fmt.Errorf("read question: %w", err)
 	case !ok:
-		err = errors.New("durable: this daemon owns no volume")
+		err = errNoVolume
 	default:
 		err = syncer.Durable(req.Context(), q)
 	}

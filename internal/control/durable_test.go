@@ -51,6 +51,20 @@ func TestAwaitDurable(t *testing.T) {
 	}
 }
 
+// TestAwaitDurableAmended: who completes a daemon's status hands the question on, and answers as the daemon would.
+func TestAwaitDurableAmended(t *testing.T) {
+	state := t.TempDir()
+	amend := func([]Status) {}
+	asked := 0
+	serve(t, state, Amended{Amended{&syncer{&fake{}, func(context.Context, Durable) error { asked++; return nil }}, amend}, amend})
+	if err := AwaitDurable(t.Context(), state, Durable{}, 10*time.Second); err != nil || asked != 1 {
+		t.Errorf("%v, asked %d times", err, asked)
+	}
+	if err := (Amended{&fake{}, amend}).Durable(t.Context(), Durable{}); !errors.Is(err, errNoVolume) {
+		t.Errorf("of a daemon without a volume: %v", err)
+	}
+}
+
 // TestAwaitDurableNoSyncer: a daemon that owns no volume says so.
 func TestAwaitDurableNoSyncer(t *testing.T) {
 	state := t.TempDir()
