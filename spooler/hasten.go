@@ -1,0 +1,224 @@
+package spooler
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"time"
+
+	"slipway/internal/batch"
+	"slipway/internal/control"
+	"slipway/internal/journal"
+)
+
+// hasten finds what fsyncs wait for and makes it due at once. It is called by a step with the tree open, behind the folding.
+func (s *Spooler) hasten() error {
+	f, v := &s.fsyncs, s.vol
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	v.urgent, v.urgentReads = time.Time{}, false
+	var gone []*fsync
+	for _, w := range f.waiting {
+		if w.seq > 0 {
+			continue
+		}
+		err := s.hastenOne(w)
+		if errors.Is(err, fs.ErrNotExist) {
+			w.done <- err
+			gone = append(gone, w)
+		} else if err != nil {
+			return err
+		}
+	}
+	for _, w := range gone {
+		f.removeLocked(w)
+	}
+	return nil
+}
+
+func (s *Spooler) hastenOne(w *fsync) error {
+	v := s.vol
+	if slices.ContainsFunc(w.held, func(a awaited) bool { return a.file.gone && !a.sealed() }) {
+		w.found = false // removed; or dropped and found again by the walk
+	}
+	if !w.found {
+		if err := s.find(w); err != nil || !w.found {
+			return err
+		}
+	}
+	all := true
+	for _, a := range w.held {
+		if !a.read() {
+			all = false
+			v.pending.hurry(a.file)
+		}
+	}
+	if !all {
+		v.urgentReads, w.ready, w.why = true, time.Time{}, v.whyUnread(w.held)
+		return nil
+	}
+	if w.ready.IsZero() {
+		w.ready = v.now()
+	}
+	w.why = "the next batch"
+	v.urgent = earliest(v.urgent, w.ready)
+	return nil
+}
+
+// whyUnread says what keeps content from being read.
+func (v *volume) whyUnread(held []awaited) string {
+	for _, a := range held {
+		if a.read() {
+			continue
+		}
+		if a.file.moved {
+			return "others change the file all the time: it could not be read as it was at one moment"
+		}
+		return v.whyPending(a.file)
+	}
+	return ""
+}
+
+// find resolves what an fsync is about, once the journal is folded up to it: the file's content, or the names in a directory.
+func (s *Spooler) find(w *fsync) error {
+	v := s.vol
+	if v.folded.Before(w.pos) {
+		w.why = "the spooler reads the journal"
+		return nil
+	}
+	id, ok, err := v.tree.byIdent(w.ask.Object)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		if v.walking() {
+			w.why = "its directory has not been compared with the source yet"
+			return nil
+		}
+		return fmt.Errorf("fsync of %q: it is not in the volume: %w", w.ask.Path, fs.ErrNotExist)
+	}
+	n, err := v.tree.get(id)
+	if err != nil || n == nil {
+		return err
+	}
+	if w.ask.Names {
+		if w.stage, err = s.stageByNames(id, w.ask.Stage); err != nil {
+			return err
+		}
+	}
+	w.found, w.held = true, nil
+	switch {
+	case w.stage == control.Pending:
+		return nil // none of its names asks for anything
+	case n.isRegular():
+		p := v.pending.mark(id, reasonWritten, n.Attr.Size, v.folded)
+		w.held = []awaited{{p, p.gen}}
+	case n.isDir():
+		w.held, err = v.unreadNames(id, w.pos)
+	}
+	return err
+}
+
+// stageByNames returns the highest stage that one of a file's names asks for.
+func (s *Spooler) stageByNames(id batch.FileID, least control.Stage) (control.Stage, error) {
+	names, err := s.vol.tree.namesOf(id)
+	if err != nil {
+		return least, err
+	}
+	for _, k := range names {
+		dir, ok, err := s.vol.tree.path(k.parent)
+		if err != nil {
+			return least, err
+		}
+		if ok {
+			least = max(least, s.fsyncs.rules.File(joinPath(dir, k.name)))
+		}
+	}
+	return least, nil
+}
+
+func joinPath(dir, name string) string {
+	if dir == "" {
+		return name
+	}
+	return dir + "/" + name
+}
+
+// unreadNames returns the files that keep names of a directory out of the batches: those that were there at a position and whose content
+// was never sealed.
+func (v *volume) unreadNames(dir batch.FileID, pos journal.Position) (held []awaited, err error) {
+	for _, id := range v.tree.entries[dir] {
+		p := v.pending.files[id]
+		if id == 0 || p == nil || pos.Before(p.pos) {
+			continue
+		}
+		n, err := v.tree.get(id)
+		if err != nil {
+			return nil, err
+		}
+		if n == nil || !n.isRegular() || n.Content != nil {
+			continue
+		}
+		gen := p.gen
+		if p.running || p.done != nil {
+			gen = p.startGen // any content will do
+		}
+		held = append(held, awaited{p, gen})
+	}
+	return held, nil
+}
+
+// answerFsyncs answers those that wait no longer. A step calls it behind the sealing.
+func (s *Spooler) answerFsyncs() {
+	f, v := &s.fsyncs, s.vol
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.waiting = slices.DeleteFunc(f.waiting, func(w *fsync) bool {
+		if w.found && w.stage == control.Pending {
+			w.done <- nil
+			return true
+		}
+		if w.found && w.seq == 0 && v.seals(w) {
+			w.seq = v.meta.Head
+		}
+		if w.seq == 0 {
+			return false
+		}
+		stage, _ := s.stages.of(w.seq)
+		if stage < w.stage {
+			w.why, _ = s.whyAt(w.seq, stage)
+			return false
+		}
+		w.done <- nil
+		return true
+	})
+}
+
+// seals tells whether the batches up to the head have everything that an fsync is about: the content, and the names and attributes of
+// its position.
+func (v *volume) seals(w *fsync) bool {
+	for _, a := range w.held {
+		if !a.sealed() {
+			return false
+		}
+	}
+	return v.meta.Head > 0 && (v.dirtySince.IsZero() || !v.meta.Position.Before(w.pos))
+}
+
+// urgentShare is the part of the interval between batches that is kept when an fsync waits for the next one, and that it waits for others
+// which are being read: many fsyncs share a batch.
+const urgentShare = 10
+
+// sealUrgent is sealDue while something is ready that an fsync waits for.
+func (v *volume) sealUrgent(now time.Time) (bool, time.Time) {
+	pause := v.timing.batch / urgentShare
+	next := v.lastSeal.Add(pause)
+	if v.urgentReads {
+		next = later(next, v.urgent.Add(pause))
+	}
+	if next.After(now) {
+		return false, next
+	}
+	return true, time.Time{}
+}
