@@ -125,6 +125,10 @@ func notifies(t *testing.T, args []string) {
 	}
 	hear("READY=1")
 	hear("WATCHDOG=1")
+	hear("STATUS=")
+	must(t, cmd.Process.Signal(syscall.SIGHUP)) // as ExecReload does
+	hear("RELOADING=1\nMONOTONIC_USEC=")
+	hear("READY=1")
 	must(t, cmd.Process.Signal(syscall.SIGTERM))
 	hear("STOPPING=1")
 	select {

@@ -40,7 +40,11 @@ func (s *Spooler) Status(context.Context) ([]control.Status, error) {
 	}
 	st.Journal = journalStatus(end, v.meta.Position, v.gaps)
 	st.Pending = v.pendingStatus(now)
-	st.Warnings = v.warnings()
+	if len(v.recipients) < 2 {
+		st.Warn(control.Alarm{Event: control.OneRecipient, Level: control.LevelWarning,
+			Message: "one recipient only: if its identity is lost, nothing can be restored; add another to recipients"})
+	}
+	st.Warnings = append(st.Warnings, v.warnings()...)
 	for _, a := range s.rottenAlarms() {
 		st.Warn(a)
 	}
@@ -80,9 +84,6 @@ func (v *volume) pendingStatus(now time.Time) control.PendingStatus {
 // warnings are the things an operator should do something about.
 func (v *volume) warnings() []string {
 	var w []string
-	if len(v.recipients) < 2 {
-		w = append(w, "one recipient only: if its identity is lost, nothing can be restored; add another to recipients")
-	}
 	if v.problem != nil {
 		w = append(w, "sealing does not go on: "+v.problem.Error())
 	}

@@ -24,6 +24,7 @@ import (
 	"slipway/internal/journal"
 	"slipway/internal/memlimit"
 	"slipway/internal/mountopt"
+	"slipway/internal/reload"
 	"slipway/internal/render"
 	"slipway/internal/service"
 	"slipway/internal/state"
@@ -73,18 +74,23 @@ func mountVolume(cmd *cobra.Command, c *config.Config, _ []string) error {
 	if p.PeerConfig != "" {
 		peer = []string{"slipway", "peer", "-c", p.PeerConfig}
 	}
+	asked, stop := hangups()
+	defer stop()
 	supervise := func(ctx context.Context) error {
 		return supervisor.Run(ctx, supervisor.Options{
 			StateDir: p.State, SourceDir: p.Source, MountPoint: p.Mount,
 			MountArgs:   []string{"slipway", "fusefs", "-c", path, "-o", options},
 			SpoolerArgs: []string{"slipway", "spooler", "-c", path},
 			PeerArgs:    peer,
+			Reload:      asked,
+			Reloaded:    func() { service.Reloading(); service.Ready() },
 			Ready:       service.Ready,
 			Logger:      service.Logger(os.Stderr, "supervisor"),
 		})
 	}
 	bar := render.NewProgress(cmd.ErrOrStderr(), "adopting", true)
 	return ended(ctx, service.Run(ctx, func(ctx context.Context) error {
+		defer saying(ctx, p.State)()
 		return bar.Follow(ctx, supervise, func() int64 { return adoption(ctx, p.State) })
 	}))
 }
@@ -230,23 +236,30 @@ func spoolerCommand() *cobra.Command {
 				return err
 			}
 			hugebuf.Prepare(spoolerMemory)
-			s, err := spooler.New(spooler.Options{Config: c.Primary, Source: source, BatchInterval: c.Primary.BatchInterval, Log: service.Logger(os.Stderr, "spooler")})
-			if err != nil {
-				return err
-			}
 			unix.CloseOnExec(supervisor.SourceFD) // a hook must not hold what lies beneath the mount
-			ctx, stop := context.WithCancel(cmd.Context())
-			defer stop()
-			g, ctx := errgroup.WithContext(ctx)
-			g.Go(func() error { return memlimit.Keep(ctx, spoolerMemory) })
-			observe(ctx, g, c, s, "spooler")
-			g.Go(func() error {
-				defer stop()
-				return s.Run(ctx)
-			})
-			return errors.Join(ended(cmd.Context(), g.Wait()), s.Close())
+			return ended(cmd.Context(), reloading(cmd.Context(), c, "spooler", func(ctx context.Context, c *config.Config, known *reload.State) error {
+				return runSpooler(ctx, c, known, source)
+			}))
 		}),
 	}
+}
+
+// runSpooler runs the spooler with one configuration.
+func runSpooler(ctx context.Context, c *config.Config, known *reload.State, source *os.File) error {
+	s, err := spooler.New(spooler.Options{Config: c.Primary, Source: source, BatchInterval: c.Primary.BatchInterval, Log: service.Logger(os.Stderr, "spooler")})
+	if err != nil {
+		return err
+	}
+	working, stop := context.WithCancel(ctx)
+	defer stop()
+	g, working := errgroup.WithContext(working)
+	g.Go(func() error { return memlimit.Keep(working, spoolerMemory) })
+	observe(working, g, c, known, s, "spooler")
+	g.Go(func() error {
+		defer stop()
+		return s.Run(working)
+	})
+	return errors.Join(ended(ctx, g.Wait()), s.Close())
 }
 
 func umountCommand() *cobra.Command {

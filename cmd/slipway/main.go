@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/signal"
 	"strings"
@@ -62,11 +63,17 @@ Exit codes: 0 done, 1 error, 2 usage or configuration, 3 partly done, 4 findings
 			if err := fromEnvironment(cmd); err != nil {
 				return err
 			}
-			return os.Setenv(service.LogLevel, text(cmd, "log-level")) // for the processes that mount starts, too
+			format := text(cmd, "log-format")
+			if format != "text" && format != "json" {
+				return usagef("--log-format: %q is neither text nor json", format)
+			}
+			// In the environment, for the processes that mount starts, too.
+			return errors.Join(os.Setenv(service.LogLevel, text(cmd, "log-level")), os.Setenv(service.LogFormat, format))
 		},
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usagef("%v", err) })
 	root.PersistentFlags().StringP("config", "c", config.DefaultPath, "configuration `FILE`")
+	root.PersistentFlags().String("log-format", "text", "how the daemons log: text or `json`")
 	root.PersistentFlags().String("log-level", "info", "how much the daemons log: `LEVEL` is debug, info, warn or error")
 	root.AddCommand(
 		initCommand(), keygenCommand(), configCommand(),
@@ -151,23 +158,10 @@ func configured(do work) func(*cobra.Command, []string) error {
 func primary(do work) func(*cobra.Command, []string) error {
 	return configured(func(cmd *cobra.Command, c *config.Config, args []string) error {
 		if c.Primary == nil {
-			return usagef("%s is the configuration of a %s; %q needs a primary's (with volume:)", c.Path, roleOf(c), cmd.CommandPath())
+			return usagef("%s is the configuration of a %s; %q needs a primary's (with volume:)", c.Path, c.Role(), cmd.CommandPath())
 		}
 		return do(cmd, c, args)
 	})
-}
-
-// roleOf names the kind of node that a configuration is for.
-func roleOf(c *config.Config) string {
-	switch {
-	case c.Primary != nil:
-		return "primary"
-	case c.Peer != nil:
-		return "replica peer"
-	case c.Receive != nil:
-		return "receiver"
-	}
-	return "cache host"
 }
 
 func text(cmd *cobra.Command, flag string) string {

@@ -115,7 +115,7 @@ func helperFlags(flags []string) (options string, fake bool, err error) {
 // checkMount compares what mount(8) was told with the configuration.
 func checkMount(c *config.Config, volume, dir string) error {
 	if c.Primary == nil {
-		return fmt.Errorf("%s is the configuration of a %s, not of a primary (with volume:)", c.Path, roleOf(c))
+		return fmt.Errorf("%s is the configuration of a %s, not of a primary (with volume:)", c.Path, c.Role())
 	}
 	if volume != c.Primary.Volume {
 		return fmt.Errorf("the volume of %s is %s, not %s: write %s in place of the device", c.Path, c.Primary.Volume, volume, c.Primary.Volume)

@@ -1,12 +1,9 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"os"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
 	"slipway/internal/config"
 	"slipway/internal/service"
@@ -29,18 +26,9 @@ is set: then it keeps a directory of each volume's newest state below peer.warm.
 			if err := c.CheckKeys(); err != nil {
 				return err
 			}
-			p, err := peer.New(peer.Options{Config: c.Peer, Log: service.Logger(os.Stderr, "peer")})
-			if err != nil {
-				return err
-			}
-			ctx := cmd.Context()
-			return errors.Join(ended(ctx, service.Run(ctx, func(ctx context.Context) error {
-				group, ctx := errgroup.WithContext(ctx)
-				group.Go(func() error { return p.Run(ctx) })
-				observe(ctx, group, c, p, "peer")
-				service.Ready()
-				return group.Wait()
-			})), p.Close())
+			return serve(cmd.Context(), c, "peer", func(c *config.Config) (daemon, error) {
+				return peer.New(peer.Options{Config: c.Peer, Log: service.Logger(os.Stderr, "peer")})
+			})
 		}),
 	}
 }

@@ -1,12 +1,10 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"os"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
 	"slipway/internal/access"
 	"slipway/internal/config"
@@ -27,7 +25,7 @@ func receiver(do func(*cobra.Command, *config.Receive) error) func(*cobra.Comman
 
 func needReceiver(cmd *cobra.Command, c *config.Config) error {
 	if c.Receive == nil {
-		return usagef("%s is the configuration of a %s; %q needs a receiver's (with store: and receive:)", c.Path, roleOf(c), cmd.CommandPath())
+		return usagef("%s is the configuration of a %s; %q needs a receiver's (with store: and receive:)", c.Path, c.Role(), cmd.CommandPath())
 	}
 	return nil
 }
@@ -44,18 +42,9 @@ volumes whose owner's key is configured are accepted, every batch is checked whe
 			if err := needReceiver(cmd, c); err != nil {
 				return err
 			}
-			r, err := receive.New(receive.Options{Config: c.Receive, Log: service.Logger(os.Stderr, "receive")})
-			if err != nil {
-				return err
-			}
-			ctx := cmd.Context()
-			return errors.Join(ended(ctx, service.Run(ctx, func(ctx context.Context) error {
-				group, ctx := errgroup.WithContext(ctx)
-				group.Go(func() error { return r.Run(ctx) })
-				observe(ctx, group, c, r, "receive")
-				service.Ready()
-				return group.Wait()
-			})), r.Close())
+			return serve(cmd.Context(), c, "receive", func(c *config.Config) (daemon, error) {
+				return receive.New(receive.Options{Config: c.Receive, Log: service.Logger(os.Stderr, "receive")})
+			})
 		}),
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
 	"slipway/internal/config"
 	"slipway/internal/control"
@@ -30,7 +29,7 @@ daemon if there is one; --explain says what each batch waits for, and when it wo
 		Args: cobra.NoArgs,
 		RunE: configured(func(cmd *cobra.Command, c *config.Config, _ []string) error {
 			if c.Cache == nil {
-				return usagef("%s is the configuration of a %s; ship needs that of a cache host (with store: and ship:)", c.Path, roleOf(c))
+				return usagef("%s is the configuration of a %s; ship needs that of a cache host (with store: and ship:)", c.Path, c.Role())
 			}
 			if err := c.CheckKeys(); err != nil {
 				return err
@@ -56,31 +55,25 @@ func ship(cmd *cobra.Command, c *config.Config) error {
 			return err
 		}
 	}
-	s, err := shipper.New(shipper.Options{Config: cfg, Log: service.Logger(os.Stderr, "shipper")})
+	open := func(c *config.Config) (*shipper.Shipper, error) {
+		return shipper.New(shipper.Options{Config: c.Cache, Log: service.Logger(os.Stderr, "shipper")})
+	}
+	if !isSet(cmd, "explain") && !now && !isSet(cmd, "once") {
+		return serve(ctx, c, "shipper", func(c *config.Config) (daemon, error) { return open(c) })
+	}
+	s, err := open(c)
 	if err != nil {
 		return err
 	}
-	switch {
-	case isSet(cmd, "explain"):
+	if isSet(cmd, "explain") {
 		var list []shipper.Explanation
 		if list, err = s.Explanations(ctx); err == nil {
 			err = showAll(cmd, render.Table(explanationRow, "VOLUME", "BATCH", "HOST", "STATE", "WHEN", "WAITS FOR"), list)
 		}
-	case now || isSet(cmd, "once"):
+	} else {
 		err = shipOnce(ctx, cmd, s, now)
-	default:
-		err = ended(ctx, service.Run(ctx, func(ctx context.Context) error { return shipAlways(ctx, c, s) }))
 	}
 	return errors.Join(err, s.Close())
-}
-
-// shipAlways is the daemon: the shipper and its socket.
-func shipAlways(ctx context.Context, c *config.Config, s *shipper.Shipper) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return s.Run(ctx) })
-	observe(ctx, group, c, s, "shipper")
-	service.Ready()
-	return group.Wait()
 }
 
 // shipOnce ships what is due and shows on a terminal how much is left.

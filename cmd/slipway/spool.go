@@ -147,7 +147,7 @@ func batchOrder(verb, short, long string) *cobra.Command {
 				return err
 			}
 			if c.Cache == nil {
-				return usagef("%s is the configuration of a %s; what goes to the backup hosts is decided on the cache host: run \"slipway spool %s %d\" there", c.Path, roleOf(c), verb, seq)
+				return usagef("%s is the configuration of a %s; what goes to the backup hosts is decided on the cache host: run \"slipway spool %s %d\" there", c.Path, c.Role(), verb, seq)
 			}
 			volume, err := volumeOf(cmd.Context(), c, text(cmd, "volume"))
 			if err != nil {

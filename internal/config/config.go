@@ -120,6 +120,19 @@ type Config struct {
 	doc *document // for faults found later, by Check
 }
 
+// Role names the kind of node that the configuration is for.
+func (c *Config) Role() string {
+	switch {
+	case c.Primary != nil:
+		return "primary"
+	case c.Peer != nil:
+		return "replica peer"
+	case c.Receive != nil:
+		return "receiver"
+	}
+	return "cache host"
+}
+
 // State returns the state directory of whichever role it is.
 func (c *Config) State() string {
 	switch {

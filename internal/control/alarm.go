@@ -14,6 +14,9 @@ const (
 	Recovered          = "recovered"
 )
 
+// OneRecipient is the event of an alarm that no hook tells of: as things are set up, and no fault of a daemon.
+const OneRecipient = "one_recipient"
+
 // Levels of an Alarm.
 const (
 	LevelWarning = "warning"

@@ -71,9 +71,16 @@ type Status struct {
 	Drills    []Drill       `json:"drills,omitempty"`   // the last one of each backup host
 	Warnings  []string      `json:"warnings,omitempty"` // in words, with what to do
 	Alarms    []Alarm       `json:"alarms,omitempty"`   // what of that, and what else, hooks tell of
+	Config    *ConfigStatus `json:"config,omitempty"`
 	At        time.Time     `json:"at"`
 	Stale     bool          `json:"stale"`  // the daemon did not answer: read from disk, as of At
 	Daemon    string        `json:"daemon"` // Running, NotAnswering or Dead
+}
+
+// ConfigStatus says which configuration is in force.
+type ConfigStatus struct {
+	LoadedAt time.Time `json:"loaded_at"`
+	Error    string    `json:"error,omitempty"` // why a newer one is not
 }
 
 // SenderStatus says who sends, and how far it is with the batch on its way.

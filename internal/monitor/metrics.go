@@ -53,6 +53,8 @@ var (
 		{gauge("behind_rpo_error", "Deadlines of rpo that are missed so far that it is an error.", "volume"), func(s *control.Status) float64 { return behind(s, control.LevelError) }},
 		{gauge("fsyncs_waiting", "Fsyncs that wait for a stage.", "volume"), func(s *control.Status) float64 { return float64(fsyncs(s).Waiting) }},
 		{counter("fsyncs_timed_out_total", "Fsyncs that waited for a stage in vain and were answered with EIO.", "volume"), func(s *control.Status) float64 { return float64(fsyncs(s).TimedOut) }},
+		{gauge("config_last_reload_successful", "Whether the configuration file was read the last time that it was asked for (0 or 1).", "volume"), func(s *control.Status) float64 { return number(s.Config == nil || s.Config.Error == "") }},
+		{gauge("config_last_reload_success_timestamp_seconds", "When the configuration in force was read.", "volume"), func(s *control.Status) float64 { return float64(loadedAt(s).UnixNano()) / 1e9 }},
 		{gauge("warnings", "Things that the daemon wants the operator to look at; status has them in words.", "volume"), func(s *control.Status) float64 { return float64(len(s.Warnings)) }},
 	}
 
@@ -91,6 +93,14 @@ func number(yes bool) float64 {
 		return 1
 	}
 	return 0
+}
+
+// loadedAt is the beginning of Unix time where nobody says.
+func loadedAt(s *control.Status) time.Time {
+	if s.Config == nil {
+		return time.Unix(0, 0)
+	}
+	return s.Config.LoadedAt
 }
 
 // behind counts the deadlines that are missed.

@@ -10,6 +10,7 @@ import (
 
 	"slipway/internal/config"
 	"slipway/internal/control"
+	"slipway/internal/health"
 )
 
 // Status writes the status screen: each volume as a pipeline from left to right.
@@ -26,6 +27,27 @@ func Status(out io.Writer, list []control.Status, now time.Time) error {
 	}
 	_, err := io.WriteString(out, w.String())
 	return err
+}
+
+// Line says in one line how everything is.
+func Line(list []control.Status) string {
+	var parts []string
+	for _, s := range list {
+		text := fmt.Sprintf("%s: batch %d", s.Volume, s.HeadBatch)
+		if s.Pending.Files > 0 {
+			text += fmt.Sprintf(", %d files pending", s.Pending.Files)
+		}
+		for _, st := range s.Stores {
+			if st.LagBatches > 0 || health.Wrong(st.State) {
+				text += fmt.Sprintf(", %s %s, %d behind", st.Name, st.State, st.LagBatches)
+			}
+		}
+		if n := len(s.Warnings); n > 0 {
+			text += fmt.Sprintf(", %d warnings", n)
+		}
+		parts = append(parts, text)
+	}
+	return strings.Join(parts, "; ")
 }
 
 // paint colours text, or not.

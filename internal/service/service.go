@@ -5,46 +5,66 @@ package service
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/coreos/go-systemd/v22/journal"
 	"github.com/lmittmann/tint"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"slipway/internal/render"
 )
 
-// LogLevel is the environment variable that sets the level of logs.
-const LogLevel = "SLIPWAY_LOG_LEVEL"
+// The environment variables that set the level of logs, and their form: "text" or "json".
+const (
+	LogLevel  = "SLIPWAY_LOG_LEVEL"
+	LogFormat = "SLIPWAY_LOG_FORMAT"
+)
 
-// Logger returns the log of one process: coloured on a terminal, without times where the journal of systemd adds them.
-// LogLevel sets the level.
+// Logger returns the log of one process: JSON where that is asked for, coloured on a terminal, into systemd's journal with a field for each
+// attribute where standard error leads there, and text everywhere else.
 func Logger(w io.Writer, process string) *slog.Logger {
 	level := slog.LevelInfo
 	if err := level.UnmarshalText([]byte(os.Getenv(LogLevel))); err != nil {
 		level = slog.LevelInfo
 	}
-	if render.Terminal(w) {
-		return slog.New(tint.NewTextHandler(w, &tint.Options{Level: level, TimeFormat: time.TimeOnly, NoColor: os.Getenv("NO_COLOR") != ""})).With("process", process)
-	}
+	return slog.New(handler(w, level)).With("process", process)
+}
+
+func handler(w io.Writer, level slog.Level) slog.Handler {
 	opt := &slog.HandlerOptions{Level: level}
-	if os.Getenv("JOURNAL_STREAM") != "" {
-		opt.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
-			if len(groups) == 0 && a.Key == slog.TimeKey {
-				return slog.Attr{}
-			}
-			return a
-		}
+	if os.Getenv(LogFormat) == "json" {
+		return slog.NewJSONHandler(w, opt)
 	}
-	return slog.New(slog.NewTextHandler(w, opt)).With("process", process)
+	if render.Terminal(w) {
+		return tint.NewTextHandler(w, &tint.Options{Level: level, TimeFormat: time.TimeOnly, NoColor: os.Getenv("NO_COLOR") != ""})
+	}
+	text := slog.NewTextHandler(w, opt)
+	if is, err := journal.StderrIsJournalStream(); err == nil && is && w == io.Writer(os.Stderr) {
+		return &journald{level: level, orElse: text}
+	}
+	return text
 }
 
 // Ready tells systemd that the service is up.
 func Ready() { _, _ = daemon.SdNotify(false, daemon.SdNotifyReady) }
+
+// Reloading tells systemd that the configuration is being read again; Ready ends that.
+func Reloading() {
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // there is one
+	_, _ = daemon.SdNotify(false, fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, now.Nano()/1000))
+}
+
+// Say tells systemd in a line how the service is, which `systemctl status` shows.
+func Say(line string) { _, _ = daemon.SdNotify(false, "STATUS="+strings.ReplaceAll(line, "\n", " ")) }
 
 // Run runs fn, keeps systemd's watchdog content meanwhile, and says when the end begins.
 func Run(ctx context.Context, fn func(context.Context) error) error {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/journal"
 	"go.uber.org/goleak"
 )
 
@@ -101,11 +102,29 @@ func TestLogger(t *testing.T) {
 	}
 }
 
-func TestUnderJournald(t *testing.T) {
-	t.Setenv("JOURNAL_STREAM", "8:1")
+// TestJournaldText: attributes stand behind the message as a text log has them, and each is a field with a name that journald allows.
+func TestJournaldText(t *testing.T) {
+	attrs := []slog.Attr{slog.String("store", "vault1"), slog.Any("error", errors.New("no route")), slog.Group("g", slog.Time("time", time.Unix(0, 0).UTC()))}
+	if got := inText(attrs); got != `store=vault1 error="no route" g.time=1970-01-01T00:00:00.000Z` {
+		t.Errorf("%q", got)
+	}
+	if got := fieldName("again_in-9ü"); got != "AGAIN_IN_9_" {
+		t.Error(got)
+	}
+	for level, want := range map[slog.Level]journal.Priority{
+		slog.LevelDebug: journal.PriDebug, slog.LevelInfo: journal.PriInfo, slog.LevelWarn: journal.PriWarning, slog.LevelError: journal.PriErr, slog.LevelError + 4: journal.PriErr,
+	} {
+		if got := priority(level); got != want {
+			t.Errorf("%v: %v, want %v", level, got, want)
+		}
+	}
+}
+
+func TestJSON(t *testing.T) {
+	t.Setenv(LogFormat, "json")
 	var b bytes.Buffer
-	Logger(&b, "mount").Info("mounted", slog.Group("g", slog.Time("time", time.Unix(0, 0))))
-	if got := b.String(); strings.HasPrefix(got, "time=") || !strings.Contains(got, "g.time=") {
-		t.Errorf("journald adds the time itself: %q", got)
+	Logger(&b, "spooler").Info("sealed", "batch", 4)
+	if got := b.String(); !strings.Contains(got, `"msg":"sealed","process":"spooler","batch":4}`) {
+		t.Errorf("%q", got)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"sync"
 	"syscall"
 	"time"
 
@@ -29,6 +30,24 @@ type child struct {
 	log         *slog.Logger
 	stopTimeout time.Duration
 	quick       time.Duration
+
+	mu      sync.Mutex
+	running *os.Process // guarded by mu; nil: none
+}
+
+// signal sends a signal to the child, if it runs.
+func (c *child) signal(sig os.Signal) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.running != nil {
+		_ = c.running.Signal(sig) // it may have ended just now
+	}
+}
+
+func (c *child) runs(p *os.Process) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.running = p
 }
 
 // mountVerdict: exit code 0 is an unmount from outside, a wish and not a fault.
@@ -130,7 +149,9 @@ func (c *child) runOnce(ctx context.Context) (*os.ProcessState, error) {
 		return nil, fmt.Errorf("start %s: %w", c.name, err)
 	}
 	c.log.Info("child started", "child", c.name, "pid", cmd.Process.Pid)
+	c.runs(cmd.Process)
 	_ = cmd.Wait() // what it says is in ProcessState
+	c.runs(nil)
 	return cmd.ProcessState, nil
 }
 

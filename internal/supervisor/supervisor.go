@@ -61,7 +61,10 @@ type Options struct {
 	MountArgs   []string
 	SpoolerArgs []string
 	PeerArgs    []string // of a replica peer for other nodes' volumes, which shares nothing with the other two; nil: none
-	Ready       func()   // called once, when the mount process says for the first time that it is mounted
+	// Reload: each is a wish to read the configuration again, which is the spooler's and the peer's matter. The mount stays as it is.
+	Reload      <-chan os.Signal
+	Reloaded    func() // called when a wish was handed on
+	Ready       func() // called once, when the mount process says for the first time that it is mounted
 	Logger      *slog.Logger
 	StopTimeout time.Duration // how long a child may take to end when asked, then it is killed; 0: 30 s
 
@@ -78,6 +81,9 @@ type times struct {
 func (o *Options) setDefaults() {
 	if o.Ready == nil {
 		o.Ready = func() {}
+	}
+	if o.Reloaded == nil {
+		o.Reloaded = func() {}
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
@@ -128,12 +134,36 @@ func superviseAll(ctx context.Context, o *Options, p *place) error {
 		return mount.keep(ctx)
 	})
 	g.Go(func() error { return spooler.keep(spoolerCtx) })
-	if o.PeerArgs == nil {
-		return g.Wait()
+	readers := []*child{spooler}
+	if o.PeerArgs != nil {
+		readers = append(readers, o.peer())
+		g.Go(func() error { return readers[1].keep(spoolerCtx) }) // until the volume is unmounted
 	}
-	peer := &child{name: "peer", args: o.PeerArgs, verdict: peerVerdict, log: o.Logger, stopTimeout: o.StopTimeout, quick: o.times.quick}
-	g.Go(func() error { return peer.keep(spoolerCtx) }) // until the volume is unmounted
+	g.Go(func() error {
+		o.handOn(spoolerCtx, readers)
+		return nil
+	})
 	return g.Wait()
+}
+
+// peer is the child for other nodes' volumes.
+func (o *Options) peer() *child {
+	return &child{name: "peer", args: o.PeerArgs, verdict: peerVerdict, log: o.Logger, stopTimeout: o.StopTimeout, quick: o.times.quick}
+}
+
+// handOn hands each wish on to the children that read the configuration. One that is just being started reads it anyway.
+func (o *Options) handOn(ctx context.Context, readers []*child) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case sig := <-o.Reload:
+			for _, c := range readers {
+				c.signal(sig)
+			}
+			o.Reloaded()
+		}
+	}
 }
 
 // takeLock waits for the supervisor before us to end, as long as patience lasts.
