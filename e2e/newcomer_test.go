@@ -120,6 +120,8 @@ func (h *hour) do(host string, s step) {
 	case command == "cat >> "+args[len(args)-1]:
 		must(h.t, os.WriteFile(m.path("/root/pasted"), []byte(h.printed), 0o600))
 		m.run(command + " < pasted")
+	case strings.HasPrefix(command, "slipway init"):
+		h.converse(m, command, s.want)
 	case len(s.want) > 0: // sooner or later: what happens elsewhere takes its time
 		eventually(h.t, 20*time.Second, command, func() (err error) {
 			h.printed, err = m.prints(command, s.want)
@@ -133,6 +135,20 @@ func (h *hour) do(host string, s step) {
 	}
 	if strings.Contains(command, "--stage stored") {
 		h.stored = time.Now()
+	}
+}
+
+// converse answers a program's questions as the document does: each line is a question, and the answer behind the colon and the blank.
+func (h *hour) converse(m *machine, command string, lines []string) {
+	h.t.Helper()
+	d := onTerminal(h.t, m.command(command))
+	for _, line := range lines {
+		question, answer, _ := strings.Cut(line+" ", ": ")
+		d.expect(question + ": ")
+		d.answer(strings.TrimSpace(answer) + "\r")
+	}
+	if out, err := d.end(); err != nil {
+		h.t.Fatalf("%s: %v\n%s", command, err, out)
 	}
 }
 

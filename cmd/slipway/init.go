@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -17,22 +18,25 @@ func initCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "init --volume V --source DIR --mount DIR --cache [NAME=]URL",
 		Short: "Make a volume: configuration, node key and age identity; contacts nobody",
-		Example: `  slipway init --volume projects --source /srv/projects --mount /srv/projects \
+		Long: `init writes a commented configuration, the node's key, the volume's secret and an age identity, never over an existing file. What
+the flags do not say it asks for on a terminal, with each answer judged at once, and shows what it will write before it does.`,
+		Example: `  slipway init -c /etc/slipway/projects.yml
+  slipway init --volume projects --source /srv/projects --mount /srv/projects \
       --cache cache1=sftp://slipway-projects@cache1/data --backup vault1=sftp://slipway-projects@vault1/data`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Config = text(cmd, "config")
-			for _, flag := range []string{"volume", "source", "mount", "cache"} {
-				if text(cmd, flag) == "" {
-					return usagef("--%s is missing", flag)
-				}
+			if cache != "" {
+				o.Cache = config.ParseStore(cache)
 			}
-			o.Cache = config.ParseStore(cache)
 			for _, s := range backups {
 				o.Backups = append(o.Backups, config.ParseStore(s))
 			}
 			for _, s := range replicas {
 				o.Replicas = append(o.Replicas, config.ParseStore(s))
+			}
+			if err := askForMissing(cmd, &o); err != nil {
+				return err
 			}
 			r, err := initialise.Init(o)
 			if err != nil {
@@ -48,6 +52,29 @@ func initCommand() *cobra.Command {
 	f.StringArrayVar(&replicas, "replica", nil, "a replica peer's store, `[NAME=]URL` (repeatable)")
 	jsonFlag(c)
 	return c
+}
+
+// askForMissing asks for what init needs and was not told, where somebody is there to answer.
+func askForMissing(cmd *cobra.Command, o *initialise.Options) (err error) {
+	missing := ""
+	for _, flag := range []string{"volume", "source", "mount", "cache"} {
+		if missing == "" && text(cmd, flag) == "" {
+			missing = flag
+		}
+	}
+	if missing == "" {
+		return nil
+	}
+	if !isSet(cmd, "json") {
+		t, err := openTerminal(cmd.Context())
+		if err != nil {
+			return fmt.Errorf("ask for what is missing: %w", err)
+		}
+		if t != nil {
+			return errors.Join(o.Ask(t), t.Close())
+		}
+	}
+	return usagef("--%s is missing; on a terminal, init asks for it", missing)
 }
 
 func initFlags(c *cobra.Command, o *initialise.Options) {

@@ -10,47 +10,85 @@ import (
 	"slipway/internal/config"
 )
 
-// yaml returns the configuration to write.
+// yaml returns the configuration to write: every key with a line of why, those that need no value as comments.
 func (o *Options) yaml(recipient string) []byte {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	line("# slipway: volume %s on node %s. `slipway config check -c %s` checks this file.", o.Volume, o.Node, o.Config)
-	line("volume: %s", scalar(o.Volume))
-	line("node: %s", scalar(o.Node))
+	line("# slipway: volume %s on node %s. `slipway config check -c %s` checks this file, `man slipway.yml` explains it.", o.Volume, o.Node, o.Config)
+	line("volume: %s    # what the stores call it", scalar(o.Volume))
+	line("node: %s    # this machine among the volume's nodes", scalar(o.Node))
 	line("source: %s    # plain files; they stay where they are", scalar(o.Source))
 	line("mount: %s    # where programs work; may be the source itself", scalar(o.Mount))
 	line("state: %s    # journal, catalog, keys: never below the source", scalar(o.State))
-	line("# spool: {dir: %s/spool, cap: 50GiB}    # the node's own store; cap: a tenth of its disk unless set", o.State)
 	line("")
 	line("# Who may read what is sealed. The identity is not needed on this machine.")
 	line("recipients:")
 	line("  - %s", recipient)
 	line("  # - age1…    # a second one, kept elsewhere: without an identity nothing can be restored")
 	line("")
-	stores(&b, "replicas", o.Replicas)
-	line("cache: %s", entry(o.Cache, "cache"))
-	stores(&b, "backups", o.Backups)
+	line("# Where it goes. Each store may have a limit: 10MiB/s (or a timetable) and connections: 4 as well.")
+	line("cache: %s    # takes every change at once", entry(o.Cache, "cache"))
+	stores(&b, "backups", o.Backups, "what the cache host ships to: named here for restores, and for what is said of them")
+	stores(&b, "replicas", o.Replicas, "peers that go on sending from a copy of their own when this node cannot")
 	if o.needsSSH() {
 		line("ssh:")
-		line("  key: %s", scalar(o.sshKey()))
-		line("  known_hosts: %s", scalar(o.knownHosts()))
+		line("  key: %s    # opens the accounts on all stores", scalar(o.sshKey()))
+		line("  known_hosts: %s    # their hosts' keys; no others are believed", scalar(o.knownHosts()))
+	} else {
+		line("# ssh: {key: %s, known_hosts: %s}    # for stores behind SSH", scalar(o.sshKey()), scalar(o.knownHosts()))
 	}
 	line("")
-	line("# exclude: [\"*.tmp\", \"/scratch/\"]    # gitignore's patterns: journaled, never sealed")
-	line("# durability: [{path: \"db/**\", stage: cached}]    # there fsync waits until the cache has it")
-	line("# settle: 200ms         # a file is sealed when it has been quiet for so long")
-	line("# max_age: 5s           # and at the latest so long after its first change")
-	line("# open_interval: 30s    # a file held open: again so long after its last capture")
+	line("# What holds unless it is set.")
+	for _, d := range defaults {
+		line("# %-25s # %s", d.key+": "+d.value, d.why)
+	}
+	line("")
+	line("# What is not there unless it is set; these are examples.")
+	line("# spool: {dir: %s/spool, cap: 50GiB}    # the node's own store; else that directory, and a tenth of its disk", o.State)
+	for _, e := range examples {
+		line("# %s: %s    # %s", e.key, e.value, e.why)
+	}
 	return []byte(b.String())
 }
 
-func stores(b *strings.Builder, key string, list []config.Store) {
+// optional is a key that is written as a comment.
+type optional struct{ key, value, why string }
+
+var (
+	defaults = []optional{
+		{"settle", "200ms", "a file is read when it has been quiet for so long"},
+		{"max_age", "5s", "and at the latest so long after its first change"},
+		{"open_interval", "30s", "a file held open: again so long after the last time"},
+		{"batch_interval", "1s", "the shortest time between two batches"},
+		{"min_replicas", "0", "how many replicas make a batch \"replicated\""},
+		{"stale_after", "5s", "a sender without news for so long is taken for dead"},
+		{"stall_after", "5s", "and one that delivers nothing for so long for stalled"},
+		{"step", "1s", "each further node waits so much longer before it takes over"},
+		{"prefer_after", "1m", "so long this node has to reach the cache before it sends again"},
+		{"allow_other", "true", "users other than the one that mounts may enter"},
+	}
+	examples = []optional{
+		{"exclude", `["*.tmp", "/scratch/"]`, "gitignore's patterns: journaled, never sealed"},
+		{"copies", "2", "how many backup hosts make a batch \"stored\"; else as the cache host says"},
+		{"rpo", "15m", "status warns when a change takes longer to be on the cache"},
+		{"durability", `[{path: "db/", stage: cached}]`, "there fsync waits until the change is that far"},
+		{"hooks", `{stalled: [/usr/local/bin/page-me], behind_rpo: [/usr/local/bin/page-me]}`, "commands run when something goes wrong"},
+		{"heartbeat", `{url: "https://example.org/ping", every: 1m}`, "asked while all is well"},
+		{"http", `{listen: "127.0.0.1:9847"}`, "status page, metrics and health"},
+		{"peer_config", "/etc/slipway/peer.yml", "a replica peer run beside the mount: this node holds other nodes' volumes too"},
+	}
+)
+
+// stores writes a list of stores; without any, an example.
+func stores(b *strings.Builder, key string, list []config.Store, why string) {
+	one := strings.TrimSuffix(key, "s")
 	if len(list) == 0 {
+		fmt.Fprintf(b, "# %s: [{name: %s1, url: \"sftp://slipway@host/data\"}]    # %s\n", key, one, why)
 		return
 	}
-	fmt.Fprintf(b, "%s:\n", key)
+	fmt.Fprintf(b, "%s:    # %s\n", key, why)
 	for i, s := range list {
-		fmt.Fprintf(b, "  - %s\n", entry(s, fmt.Sprintf("%s%d", strings.TrimSuffix(key, "s"), i+1)))
+		fmt.Fprintf(b, "  - %s\n", entry(s, fmt.Sprintf("%s%d", one, i+1)))
 	}
 }
 
