@@ -50,7 +50,7 @@ race: ## all tests under the race detector (needs gcc)
 
 e2e: ## whole-system tests, long forms
 	@tools/as-root.sh
-	$(GO) test -timeout 30m -v ./e2e -full $(TESTFLAGS)
+	$(GO) test -timeout 45m -v ./e2e -full $(TESTFLAGS)
 
 crash: ## the kill runs at full count
 	@tools/as-root.sh

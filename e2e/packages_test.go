@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -25,8 +26,10 @@ func makePackages(t *testing.T, checkout, version string) (dir string) {
 }
 
 // deb and rpm are the files' names as package managers expect them.
-func deb(version string) string { return "slipway_" + version + "_amd64.deb" }
-func rpm(version string) string { return "slipway-" + version + "-1.x86_64.rpm" }
+func deb(version string) string { return "slipway_" + version + "_" + runtime.GOARCH + ".deb" }
+func rpm(version string) string {
+	return "slipway-" + version + "-1." + map[string]string{"amd64": "x86_64", "arm64": "aarch64"}[runtime.GOARCH] + ".rpm"
+}
 
 // TestPackages builds the packages, and installs, upgrades, removes and purges the deb, with a volume in use.
 func TestPackages(t *testing.T) {

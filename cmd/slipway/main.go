@@ -86,6 +86,9 @@ Exit codes: 0 done, 1 error, 2 usage or configuration, 3 partly done, 4 findings
 	for _, c := range root.Commands() {
 		strict(c)
 	}
+	if err := completeFlags(root); err != nil {
+		panic(err) // a flag that this program does not define, or defines twice
+	}
 	return root
 }
 

@@ -173,7 +173,7 @@ func TestCommentedKeys(t *testing.T) {
 	all, err := config.Parse(o.Config, []byte(commented))
 	if err != nil {
 		t.Errorf("%v\n%s", err, commented)
-	} else if p := all.Primary; p.RPO == 0 || p.HTTP.Listen == "" || len(p.Exclude) != 2 || len(p.Backups) != 1 || p.Spool.Cap != 50<<30 {
+	} else if p := all.Primary; p.RPO.Warn == 0 || len(p.Durability) != 1 || p.Heartbeat.URL == "" || p.HTTP.Listen == "" || len(p.Exclude) != 2 || len(p.Backups) != 1 || p.Spool.Cap != 50<<30 {
 		t.Errorf("an example was not set: %+v", p)
 	}
 }
