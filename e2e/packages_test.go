@@ -43,9 +43,9 @@ func TestPackages(t *testing.T) {
 		calls := m.watchSystemctl()
 		m.run("dpkg -i /root/" + deb("1.0"))
 		m.installed("dpkg -L slipway")
-		u := m.inUse()
+		u, holder := m.inUse()
 		m.upgraded(u, "dpkg -i /root/"+deb("1.1"), "1.1")
-		m.removed(u, "dpkg -r slipway")
+		m.removed(u, holder, "dpkg -r slipway")
 		m.purged()
 		if got := strings.Fields(strings.ReplaceAll(calls(), "\n", " ")); len(got) == 0 || slices.ContainsFunc(got, func(c string) bool { return c != "daemon-reload" }) {
 			t.Errorf("systemctl was called with %q; only daemon-reload is asked for", got)
@@ -59,9 +59,9 @@ func TestPackages(t *testing.T) {
 		m.run("rpm -i --nodeps /root/" + rpm("1.0")) // this system's packages are not in rpm's books
 		m.installed("rpm -ql slipway")
 		m.run("rpm -V --nodeps slipway")
-		u := m.inUse()
+		u, holder := m.inUse()
 		m.upgraded(u, "rpm -U --nodeps /root/"+rpm("1.1"), "1.1")
-		m.removed(u, "rpm -e slipway")
+		m.removed(u, holder, "rpm -e slipway")
 	})
 }
 
@@ -133,15 +133,15 @@ func (m *machine) installed(list string) {
 }
 
 // inUse mounts a volume as its unit does, and has a program hold a file of it open.
-func (m *machine) inUse() *unit {
+func (m *machine) inUse() (mount, holder *unit) {
 	m.t.Helper()
 	m.run("mkdir /srv/projects /srv/cache && echo one > /srv/projects/before && slipway init --volume projects --node alpha --source /srv/projects " +
 		"--mount /srv/projects --cache cache1=/srv/cache --identity /root/identity --config /etc/slipway/projects.yml")
-	u := m.startUnit("slipway-mount@projects")
+	mount = m.startUnit("slipway-mount@projects")
 	m.run("mkfifo /run/words")
-	m.startDaemon("holder", "exec 5>>/srv/projects/held 6<>/run/words; while read -r word <&6 && [ $word != end ]; do echo $word >&5; done", false)
+	holder = m.startDaemon("holder", "exec 5>>/srv/projects/held 6<>/run/words; while read -r word <&6 && [ $word != end ]; do echo $word >&5; done", false)
 	eventually(m.t, 10*time.Second, "a program to hold a file open", func() error { return m.reports("echo first > /run/words; cat /srv/projects/held", "first") })
-	return u
+	return mount, holder
 }
 
 // reports is an error until a line of shell prints a text.
@@ -200,7 +200,7 @@ func (m *machine) upgraded(u *unit, install, version string) {
 }
 
 // removed: a removal warns of what is mounted and leaves it alone; configuration, keys and state stay.
-func (m *machine) removed(u *unit, remove string) {
+func (m *machine) removed(u, holder *unit, remove string) {
 	m.t.Helper()
 	before := m.daemons()
 	if out := m.run(remove); !strings.Contains(out, "WARNING: volumes are still mounted:\n  /srv/projects\n") {
@@ -214,6 +214,7 @@ func (m *machine) removed(u *unit, remove string) {
 	}
 	m.stays("the removal")
 	m.run("echo end > /run/words")
+	holder.ended() // a mount in use would not end at once
 	u.stop()
 	m.run("! grep -q fuse.slipway /proc/self/mountinfo && grep -qx one /srv/projects/before")
 }
