@@ -72,6 +72,7 @@ var (
 		{"copies", "2", "how many backup hosts make a batch \"stored\"; else as the cache host says"},
 		{"rpo", "15m", "status warns when a change takes longer to be on the cache"},
 		{"durability", `[{path: "db/", stage: cached}]`, "there fsync waits until the change is that far"},
+		{"durability_timeout", "10s", "and at most so long: then EIO"},
 		{"hooks", `{stalled: [/usr/local/bin/page-me], behind_rpo: [/usr/local/bin/page-me]}`, "commands run when something goes wrong"},
 		{"heartbeat", `{url: "https://example.org/ping", every: 1m}`, "asked while all is well"},
 		{"http", `{listen: "127.0.0.1:9847"}`, "status page, metrics and health"},
