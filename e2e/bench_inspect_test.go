@@ -36,7 +36,7 @@ func benchInspect(t *testing.T) {
 	manyFiles(t, s.source, files)
 	s.start()
 	s.wait("sealed")
-	s.manyBatches(batches)
+	s.manyBatches(uint64(batches))
 	s.wait("stored")
 	rows := [][]string{{"", "running", "dead"}}
 	questions := s.questions(batches)
@@ -85,13 +85,14 @@ func manyFiles(t *testing.T, dir string, n int) {
 	must(t, g.Wait())
 }
 
-// manyBatches changes one file until so many batches are sealed.
-func (s *site) manyBatches(n int) {
+// manyBatches changes files until so many batches are sealed.
+func (s *site) manyBatches(n uint64) {
 	s.t.Helper()
-	for i := range n {
+	for i, head := 0, uint64(0); head < n; i++ {
 		must(s.t, os.WriteFile(filepath.Join(s.mount, fmt.Sprintf("changing%d", i%100)), fmt.Append(nil, i), 0o644))
-		_, err := control.Wait(s.t.Context(), filepath.Join(s.dir, "state"), control.Goal{Stage: control.Sealed}, func(control.Barrier) {})
+		b, err := control.Wait(s.t.Context(), filepath.Join(s.dir, "state"), control.Goal{Stage: control.Sealed}, func(control.Barrier) {})
 		must(s.t, err)
+		head = b.Seq
 	}
 }
 

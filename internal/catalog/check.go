@@ -5,12 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
-	"io"
 	"os"
+	"runtime"
+	"runtime/debug"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
 // bbolt trusts its pages. A page that leads to itself ends in a stack overflow and a damaged length in an allocation of any
-// size, neither of which Go can catch; so the page structure is checked here first, by plain reads: who leads to whom, what
+// size, neither of which Go can catch; so the page structure is checked here first: who leads to whom, what
 // is free, and that every element lies inside its page. What the elements hold is covered by the records' checksums.
 //
 // A page of bbolt (numbers in the machine's byte order):
@@ -40,14 +45,15 @@ var order = binary.NativeEndian
 
 // pages is a file under check.
 type pages struct {
-	f        *os.File
+	data     []byte // the file, mapped: whoever reads it is ready for a fault
+	workers  *errgroup.Group
 	size     uint64
 	pageSize uint64
 	high     uint64 // pages from here on are not in use
 	root     uint64
 	freelist uint64
 	txid     uint64
-	seen     []uint64 // a bit per page
+	seen     []uint64 // a bit per page; atomic
 }
 
 func corrupt(format string, args ...any) error {
@@ -62,17 +68,32 @@ func checkPages(f *os.File) error {
 	if !st.Mode().IsRegular() {
 		return corrupt("not a regular file")
 	}
-	p := &pages{f: f, size: uint64(st.Size())}
+	if st.Size() < pageHeader+metaSize {
+		return corrupt("file of %d bytes", st.Size())
+	}
+	data, err := unix.Mmap(int(f.Fd()), 0, int(st.Size()), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return fmt.Errorf("map pages: %w", err)
+	}
+	p := &pages{data: data, size: uint64(st.Size())}
+	err = p.check()
+	return errors.Join(err, unix.Munmap(data))
+}
+
+func (p *pages) check() error {
 	if err := p.readMeta(); err != nil {
 		return err
 	}
+	p.workers = &errgroup.Group{}
+	p.workers.SetLimit(runtime.NumCPU())
 	p.seen = make([]uint64, p.high/64+1)
 	for _, id := range []uint64{0, 1} {
 		if err := p.mark(id, 0); err != nil {
 			return err
 		}
 	}
-	if err := p.tree(p.root, 0, true); err != nil {
+	err := p.tree(p.root, 0, true)
+	if err := errors.Join(err, p.workers.Wait()); err != nil {
 		return err
 	}
 	return p.free()
@@ -82,13 +103,7 @@ func (p *pages) read(off, n uint64) ([]byte, error) {
 	if off > p.size || n > p.size-off {
 		return nil, corrupt("file ends before byte %d", off+n)
 	}
-	b := make([]byte, n)
-	if _, err := p.f.ReadAt(b, int64(off)); err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("read pages: %w", err)
-	} else if err != nil {
-		return nil, corrupt("file ends before byte %d", off+n)
-	}
-	return b, nil
+	return p.data[off : off+n : off+n], nil
 }
 
 // readMeta finds the newest of the two header pages, as bbolt will.
@@ -148,10 +163,9 @@ func (p *pages) mark(id, overflow uint64) error {
 		return corrupt("page %d is beyond the end", id)
 	}
 	for i := id; i <= id+overflow; i++ {
-		if p.seen[i/64]&(1<<(i%64)) != 0 {
+		if bit := uint64(1) << (i % 64); atomic.OrUint64(&p.seen[i/64], bit)&bit != 0 {
 			return corrupt("page %d is used twice", i)
 		}
-		p.seen[i/64] |= 1 << (i % 64)
 	}
 	return nil
 }
@@ -204,11 +218,27 @@ func (p *pages) tree(id uint64, depth int, top bool) error {
 		if _, err := span(b, id, e, order.Uint32(e), order.Uint32(e[4:]), 0); err != nil {
 			return err
 		}
-		if err := p.tree(order.Uint64(e[8:]), depth+1, top); err != nil {
-			return err
+		below := func() error { return p.tree(order.Uint64(e[8:]), depth+1, top) }
+		if depth > 0 || !p.workers.TryGo(guarded(below)) {
+			if err := below(); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+// guarded makes an error of a fault: each worker has to be ready for one by itself.
+func guarded(fn func() error) func() error {
+	return func() (err error) {
+		defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+		defer func() {
+			if p := recover(); p != nil {
+				err = corrupt("%v", p)
+			}
+		}()
+		return fn()
+	}
 }
 
 func (p *pages) leaf(b []byte, id uint64, count int, top bool) error {
