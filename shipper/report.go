@@ -65,7 +65,7 @@ func (s *Shipper) status(v *volume, now time.Time) control.Status {
 }
 
 func storeStatus(r Report, now time.Time) control.StoreStatus {
-	st := control.StoreStatus{Name: r.Host, Kind: "backup", URL: r.URL, Batch: uint64(r.Head), LagBatches: r.LagBatches, State: "ok"}
+	st := control.StoreStatus{Name: r.Host, Kind: "backup", URL: r.URL, Batch: uint64(r.Head), LagBatches: r.LagBatches, LagBytes: r.LagBytes, State: "ok"}
 	if !r.LagSince.IsZero() {
 		st.LagSeconds = max(0, now.Sub(r.LagSince).Seconds())
 	}
@@ -232,6 +232,7 @@ type Report struct {
 	Damage            string
 	Sent              int64 // bytes of the present batch
 	LagBatches        int64
+	LagBytes          int64     // of the batches that the host lacks, with their shards
 	LagSince          time.Time // when the oldest batch that the host lacks arrived
 	Weak              []string
 	Skew              time.Duration
@@ -254,7 +255,7 @@ func (c *cursor) reportLocked() Report {
 		r.Err = fmt.Errorf("%s", c.acks.Error) // from before the restart
 	}
 	if queue := c.queueLocked(); len(queue) > 0 {
-		r.LagSince = time.Unix(0, queue[0].received)
+		r.LagSince, r.LagBytes = time.Unix(0, queue[0].received), queue[len(queue)-1].sum-queue[0].sum+queue[0].bytes
 	}
 	return r
 }

@@ -159,7 +159,32 @@ func (s *Spooler) storeStatus(now time.Time) []control.StoreStatus {
 			list[i].LagSeconds = now.Sub(v.sealedAt(batch.Seq(list[i].Batch) + 1)).Seconds()
 		}
 	}
+	v.addBacklog(list)
 	return list
+}
+
+// countAtMost batches are counted for a status, which is asked for every second.
+const countAtMost = 2000
+
+// addBacklog adds what the batches hold that each store lacks. A store that lacks more than are counted is told by its batches alone.
+func (v *volume) addBacklog(list []control.StoreStatus) {
+	from := uint64(v.meta.Head)
+	for _, st := range list {
+		if st.LagBatches > 0 && st.LagBatches <= countAtMost {
+			from = min(from, st.Batch)
+		}
+	}
+	_ = v.cat.View(func(tx *catalog.Tx) error { // a damaged row only makes the lag read smaller
+		return tx.Batches(batch.Seq(from)+1, func(b catalog.BatchInfo) error {
+			for i := range list {
+				if st := &list[i]; uint64(b.Seq) > st.Batch && st.LagBatches <= countAtMost {
+					st.LagFiles += b.Files
+					st.LagBytes += b.Bytes
+				}
+			}
+			return nil
+		})
+	})
 }
 
 // sealedAt returns when a batch was sealed; now if the catalog does not know it.

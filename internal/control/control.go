@@ -151,7 +151,9 @@ type StoreStatus struct {
 	Batch      uint64  `json:"batch"`
 	LagBatches int64   `json:"lag_batches"`
 	LagSeconds float64 `json:"lag_seconds"`
-	State      string  `json:"state"` // "ok", "sending", "waiting", "down", "full", "refused", "unchecked"
+	LagFiles   int64   `json:"lag_files,omitempty"` // changed in the batches that it lacks; 0 also where that is not known
+	LagBytes   int64   `json:"lag_bytes,omitempty"` // of these files; on a cache host of the batches and their shards
+	State      string  `json:"state"`               // "ok", "sending", "waiting", "down", "full", "refused", "unchecked"
 	Error      string  `json:"error"`
 }
 

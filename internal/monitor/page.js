@@ -25,8 +25,9 @@ function place(title, lines, state) {
 
 function storePlace(st, v) {
   const lag = st.lag_batches > 0 ? `${st.lag_batches} behind, ${span(st.lag_seconds)}` : "";
+  const left = st.lag_files ? `${st.lag_files} files, ${size(st.lag_bytes)} to go` : st.lag_bytes ? `${size(st.lag_bytes)} to go` : "";
   const used = st.kind === "own" && v.spool.cap > 0 ? `${size(v.spool.bytes)} of ${size(v.spool.cap)}` : "";
-  return place(`${st.name} (${st.kind})`, [`batch ${st.batch}`, lag, used, st.state], st.state);
+  return place(`${st.name} (${st.kind})`, [`batch ${st.batch}`, lag, left, used, st.state], st.state);
 }
 
 function drawVolume(v) {
@@ -46,7 +47,10 @@ function drawVolume(v) {
   }
   const notes = make("ul");
   for (const st of v.stores || []) if (st.error) notes.append(make("li", `${st.name}: ${st.error}`, "bad-text"));
-  for (const w of v.warnings || []) notes.append(make("li", w, "wait-text"));
+  const errors = (v.alarms || []).filter((a) => a.level === "error").map((a) => a.message);
+  for (const e of errors) notes.append(make("li", e, "bad-text"));
+  for (const d of v.drills || []) notes.append(make("li", `last drill: ${d.passed ? "passed" : "failed"} ${span((Date.now() - new Date(d.at)) / 1000)} ago, ${d.seconds.toFixed(1)} s, from ${d.store}`, d.passed ? "" : "bad-text"));
+  for (const w of (v.warnings || []).filter((w) => !errors.includes(w))) notes.append(make("li", w, "wait-text"));
   if (v.waiting) notes.append(make("li", v.waiting, "wait-text"));
   if (notes.childElementCount) box.append(notes);
   return box;

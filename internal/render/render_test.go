@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -371,5 +373,83 @@ func TestLeftOut(t *testing.T) {
 	}
 	if got := out.String(); !strings.Contains(got, "\nexcluded ") || !strings.HasSuffix(got, "x.tmp  "+why+"\n") {
 		t.Errorf("spool pending:\n%s", got)
+	}
+}
+
+// TestNarrow: what does not fit a terminal of 40 columns is told below one another, and nothing is lost.
+func TestNarrow(t *testing.T) {
+	list := []control.BatchRow{{Seq: 42, Epoch: 2, Files: 3, Bytes: 4096, Stage: "cached", Stores: []string{"alpha", "cache1"}, Held: true}}
+	status := []control.Status{{
+		Volume: "projects", Node: "alpha", Role: "primary", HeadBatch: 42, Complete: true, Daemon: control.Running,
+		Sender: control.SenderStatus{Node: "alpha", State: "sending", Batch: 42, Shards: 3, Of: 7, Rate: 1 << 20},
+		Stores: []control.StoreStatus{
+			{Name: "cache1", Kind: "cache", Batch: 41, LagBatches: 1, LagSeconds: 5, LagFiles: 3, LagBytes: 10 << 20, State: "sending"}, {Name: "vault1", Kind: "backup", Batch: 40, State: "down"},
+		},
+	}}
+	narrow, wide := onTerminal(t, 40), onTerminal(t, 200)
+	for name, show := range map[string]func(w io.Writer) error{
+		"batches": func(w io.Writer) error { return Batches(w, list) }, "status": func(w io.Writer) error { return Status(w, status, time.Now()) },
+	} {
+		small, large := narrow(show), wide(show)
+		if n := widest(plain(small)); n > 40 && name == "batches" {
+			t.Errorf("%s: %d columns\n%s", name, n, small)
+		}
+		for _, word := range strings.Fields(plain(large)) {
+			if !strings.Contains(strings.ToLower(plain(small)), strings.ToLower(word)) && word != "→" {
+				t.Errorf("%s: %q is lost:\n%s", name, word, small)
+			}
+		}
+	}
+	text := wide(func(w io.Writer) error { return Status(w, status, time.Now()) })
+	if !strings.Contains(text, "\x1b[31m") || !strings.Contains(plain(text), "sender: alpha sending batch 42, 3 of 7 shards, 1.0 MiB/s, cache1 has all in about 10s") || !strings.Contains(text, "3 files, 10 MiB to go") {
+		t.Errorf("%q", text)
+	}
+	t.Setenv("NO_COLOR", "1")
+	if text := wide(func(w io.Writer) error { return Status(w, status, time.Now()) }); strings.Contains(text, "\x1b[") {
+		t.Errorf("colours although NO_COLOR is set: %q", text)
+	}
+	var pipe strings.Builder
+	if err := Status(&pipe, status, time.Now()); err != nil || strings.Contains(pipe.String(), "\x1b[") {
+		t.Errorf("colours in a pipe: %q, %v", pipe.String(), err)
+	}
+}
+
+// plain removes colours and the carriage returns that a terminal adds.
+func plain(s string) string {
+	return strings.ReplaceAll(regexp.MustCompile("\x1b\\[[0-9]*m").ReplaceAllString(s, ""), "\r", "")
+}
+
+// onTerminal returns what runs something that writes to a terminal of a width, and reads what came out at its other end.
+func onTerminal(t *testing.T, width uint16) func(show func(w io.Writer) error) string {
+	return func(show func(w io.Writer) error) string {
+		t.Helper()
+		master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = master.Close() }()
+		if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+			t.Fatal(err)
+		}
+		n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+		if err != nil {
+			t.Fatal(err)
+		}
+		terminal, err := os.OpenFile("/dev/pts/"+strconv.Itoa(n), os.O_RDWR|unix.O_NOCTTY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.IoctlSetWinsize(int(terminal.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: width}); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(show(terminal), terminal.Close()); err != nil {
+			t.Fatal(err)
+		}
+		out := make([]byte, 1<<16) // the terminal's own buffer is smaller
+		got, err := master.Read(out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(out[:got])
 	}
 }

@@ -113,6 +113,11 @@ func storeCell(st control.StoreStatus, spool control.SpoolStatus) cell {
 	c := cell{st.Name + " (" + st.Kind + ")", fmt.Sprintf("batch %d", st.Batch)}
 	if st.LagBatches > 0 {
 		c[1] += fmt.Sprintf(", %d behind, %s", st.LagBatches, seconds(st.LagSeconds))
+		if st.LagFiles > 0 {
+			c = append(c, fmt.Sprintf("%d files, %s to go", st.LagFiles, config.FormatSize(st.LagBytes)))
+		} else if st.LagBytes > 0 {
+			c = append(c, config.FormatSize(st.LagBytes)+" to go")
+		}
 	}
 	if st.Kind == "own" && spool.Cap > 0 {
 		c = append(c, fmt.Sprintf("%s of %s", config.FormatSize(spool.Bytes), config.FormatSize(spool.Cap)))
@@ -207,7 +212,34 @@ func emphasise(p paint, text string) string {
 	return text
 }
 
+// sending says who sends and how far it is with the batch on its way.
+func sending(s control.Status) string {
+	n := s.Sender
+	if n.Node == "" || n.State == "idle" && n.Batch == 0 {
+		return ""
+	}
+	text := fmt.Sprintf("%s %s", n.Node, n.State)
+	if n.Batch > 0 {
+		text += fmt.Sprintf(" batch %d, %d of %d shards", n.Batch, n.Shards, n.Of)
+	}
+	if n.Rate > 0 {
+		text += ", " + config.FormatSize(int64(n.Rate)) + "/s"
+		for _, st := range s.Stores {
+			if st.Kind == "cache" && st.LagBytes > 0 {
+				text += ", " + st.Name + " has all in about " + seconds(float64(st.LagBytes)/n.Rate)
+			}
+		}
+	}
+	if n.Trouble != "" {
+		text += ": " + n.Trouble
+	}
+	return text
+}
+
 func notes(w *strings.Builder, p paint, s control.Status, now time.Time) {
+	if text := sending(s); text != "" {
+		fmt.Fprintf(w, "%s %s\n", p.bold("sender:"), text)
+	}
 	for _, st := range s.Stores {
 		if st.Error != "" {
 			fmt.Fprintf(w, "%s: %s\n", p.bold(st.Name), p.red(st.Error))
