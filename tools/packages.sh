@@ -9,6 +9,9 @@ SOURCE_DATE_EPOCH=$(tools/version.sh time)
 COMMIT=${COMMIT:-$(git rev-parse HEAD 2>/dev/null || true)}
 ARCH=${ARCH:-$(go env GOARCH)}
 export VERSION SOURCE_DATE_EPOCH ARCH
+mkdir -p .build
+exec 9>.build/package.lock
+flock 9 # one at a time: two would work in one place
 stage=.build/package # dist/nfpm.yaml takes from here what is made
 rm -rf $stage
 mkdir -p $stage/completions $stage/man "$out"
