@@ -44,6 +44,7 @@ func TestPackages(t *testing.T) {
 		m.run("dpkg -i /root/" + deb("1.0"))
 		m.installed("dpkg -L slipway")
 		u, holder := m.inUse()
+		m.besideMount()
 		m.upgraded(u, "dpkg -i /root/"+deb("1.1"), "1.1")
 		m.removed(u, holder, "dpkg -r slipway")
 		m.purged()
@@ -106,7 +107,7 @@ func (m *machine) installed(list string) {
 	for _, want := range []string{
 		"-rwxr-xr-x root:root /usr/bin/slipway", "lrwxrwxrwx root:root /usr/sbin/mount.fuse.slipway", "lrwxrwxrwx root:root /usr/sbin/mount.slipway",
 		"-rw-r--r-- root:root /usr/lib/systemd/system/slipway-mount@.service", "-rw-r--r-- root:root /usr/lib/systemd/system/slipway-ship.service",
-		"-rw-r--r-- root:root /usr/lib/sysusers.d/slipway.conf", "-rw-r--r-- root:root /usr/share/bash-completion/completions/slipway",
+		"-rw-r--r-- root:root /usr/lib/sysusers.d/slipway.conf", "-rw-r--r-- root:root /usr/lib/tmpfiles.d/slipway.conf", "-rw-r--r-- root:root /usr/share/bash-completion/completions/slipway",
 		"-rw-r--r-- root:root /usr/share/man/man1/slipway-spool-ls.1.gz",
 		"-rw-r--r-- root:root /usr/share/man/man5/slipway.yml.5.gz", "lrwxrwxrwx root:root /usr/share/man/man8/mount.slipway.8.gz", "-rw-r--r-- root:root /usr/share/doc/slipway/README.md", "-rw-r--r-- root:root /usr/share/doc/slipway/examples/primary.yml",
 		"-rw-r--r-- root:root /usr/share/slipway/prometheus/slipway.rules.yml", "-rw-r--r-- root:root /usr/share/slipway/grafana/slipway.json",
@@ -142,6 +143,22 @@ func (m *machine) inUse() (mount, holder *unit) {
 	holder = m.startDaemon("holder", "exec 5>>/srv/projects/held 6<>/run/words; while read -r word <&6 && [ $word != end ]; do echo $word >&5; done", false)
 	eventually(m.t, 10*time.Second, "a program to hold a file open", func() error { return m.reports("echo first > /run/words; cat /srv/projects/held", "first") })
 	return mount, holder
+}
+
+// besideMount runs a daemon of the account slipway on the machine that mounts: neither takes the other's state.
+func (m *machine) besideMount() {
+	m.t.Helper()
+	m.run(`install -d -o slipway -g slipway /srv/store /srv/vault && cat > /etc/slipway/ship.yml <<'EOF'
+node: cache2
+store: /srv/store
+state: /var/lib/slipway/cache2
+ship: {to: [{name: vault2, url: /srv/vault}]}
+EOF`)
+	m.startUnit("slipway-ship").stop()
+	got := m.run("stat -c '%a %U:%G' /var/lib/slipway /var/lib/slipway/projects /var/lib/slipway/projects/node.key /var/lib/slipway/cache2")
+	if want := "1770 root:slipway\n700 root:root\n600 root:root\n700 slipway:slipway\n"; got != want {
+		m.t.Errorf("state directories\n%swant\n%s", got, want)
+	}
 }
 
 // reports is an error until a line of shell prints a text.

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"net"
 	"os"
@@ -63,7 +64,10 @@ func (m *machine) startUnit(name string) *unit {
 	user, group := setting(text, "User"), setting(text, "Group")
 	if user != "" {
 		as += " --reuid " + user + " --regid " + group + " --init-groups"
-		m.run(fmt.Sprintf("install -d -o %s -g %s /var/lib/%s", user, group, setting(text, "StateDirectory")))
+	}
+	if dir := setting(text, "StateDirectory"); dir != "" { // with all that lies there already, as systemd does
+		owner := cmp.Or(user, "root") + ":" + cmp.Or(group, "root")
+		m.run(fmt.Sprintf("mkdir -p /var/lib/%[1]s; [ $(stat -c %%U:%%G /var/lib/%[1]s) = %[2]s ] || chown -R %[2]s /var/lib/%[1]s", dir, owner))
 	}
 	if dir := setting(text, "RuntimeDirectory"); dir != "" {
 		m.run("install -d /run/" + dir)
