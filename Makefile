@@ -7,7 +7,7 @@ TESTFLAGS ?=
 PREFIX ?= /usr/local
 PACKAGES ?= .build/packages
 
-.PHONY: help deps build install demo test race e2e lint packages man bench bench-mount bench-takeover cluster campaign-posix page simulate crash fuzz golden-check clean
+.PHONY: help deps build install demo test race e2e lint packages man bench bench-mount bench-inspect bench-takeover cluster campaign-posix page simulate crash fuzz golden-check clean
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | column -t -s '	'
 
@@ -71,12 +71,17 @@ $(LINT): tools/golangci/go.mod
 bench: build ## the tables of README, beside restic and lsyncd from Debian
 	@tools/as-root.sh
 	@tools/deps.sh check bench || tools/deps.sh install bench
-	$(GO) test -tags bench -count=1 -timeout 60m -run 'TestBench[^M]|TestBenchMany' -v ./e2e -full $(TESTFLAGS)
+	$(GO) test -tags bench -count=1 -timeout 60m -run 'TestBench[^MI]|TestBenchMany' -v ./e2e -full $(TESTFLAGS)
 
 bench-mount: ## the mount beside the bare directory, bindfs and gocryptfs from Debian
 	@tools/as-root.sh
 	@tools/deps.sh check mount || tools/deps.sh install mount
 	$(GO) test -tags bench -count=1 -timeout 60m -run 'TestBenchMount' -v ./e2e $(TESTFLAGS)
+
+bench-inspect: ## what commands, page and metrics take with 10^6 files in the catalog and 10^4 batches in a store; wants 8 GiB of memory
+	@tools/as-root.sh
+	@tools/deps.sh check test || tools/deps.sh install test
+	$(GO) test -tags bench -count=1 -timeout 60m -run 'TestBenchInspect' -v ./e2e -full $(TESTFLAGS)
 
 bench-takeover: ## how long takeovers take, and what travels twice, on nodes in network namespaces
 	@tools/as-root.sh

@@ -19,7 +19,7 @@ import (
 // request. A processor that is wanted by somebody else would keep it from ever reading one: the device ends the bond when nothing has been
 // read for a millisecond.
 type affinity struct {
-	host *host
+	processors *processors
 
 	// Owned by the reader.
 	client uint32 // the thread that asked last
@@ -32,16 +32,16 @@ type affinity struct {
 // bindAfter is how many requests in a row bind, and after how many more the client's processor is looked up again.
 const bindAfter = 32
 
-// host is what an affinity needs to know of the machine and of this process.
-type host struct {
+// processors is what an affinity needs to know of the machine and of this process.
+type processors struct {
 	cpus   unix.CPUSet     // that this process may use
 	normal *unix.SchedAttr // how its threads are scheduled; nil: do not bind
 	spare  func() bool     // some processor has nothing to do
 }
 
-// newHost looks at the machine. mayReturn says that a thread that was SCHED_IDLE may become what it was (CAP_SYS_NICE).
-func newHost(mayReturn bool) *host {
-	h := &host{spare: spareProcessor}
+// newProcessors looks at the machine. mayReturn says that a thread that was SCHED_IDLE may become what it was (CAP_SYS_NICE).
+func newProcessors(mayReturn bool) *processors {
+	h := &processors{spare: spareProcessor}
 	attr, err := unix.SchedGetAttr(0, 0)
 	if err == nil {
 		err = unix.SchedGetaffinity(0, &h.cpus)
@@ -56,10 +56,10 @@ func newHost(mayReturn bool) *host {
 // request is told of each request that the reader gets. client is the thread that asks, 0 where the kernel does.
 func (a *affinity) request(client uint32) {
 	if t := a.thread.Load(); t != 0 {
-		a.host.normally(t)
+		a.processors.normally(t)
 	}
 	switch {
-	case client == 0 || a.host.normal == nil:
+	case client == 0 || a.processors.normal == nil:
 		return
 	case client != a.client:
 		a.end()
@@ -73,7 +73,7 @@ func (a *affinity) request(client uint32) {
 // look binds the thread, keeps it bound where the client is now, or ends the bond.
 func (a *affinity) look() {
 	cpu, ok := processorOf(a.client)
-	if !ok || !a.host.spare() {
+	if !ok || !a.processors.spare() {
 		a.end()
 		return
 	}
@@ -93,7 +93,7 @@ func (a *affinity) look() {
 	one.Set(cpu)
 	_ = unix.SchedSetaffinity(int(self), &one) // the processor may have been taken away
 	if a.thread.Load() == 0 {
-		a.host.unbind() // ended from outside meanwhile
+		a.processors.unbind() // ended from outside meanwhile
 	}
 }
 
@@ -103,28 +103,28 @@ func (a *affinity) answering() {
 	if t == 0 {
 		return
 	}
-	idle := *a.host.normal
+	idle := *a.processors.normal
 	idle.Policy, idle.Flags = unix.SCHED_IDLE, unix.SCHED_FLAG_RESET_ON_FORK
 	_ = unix.SchedSetAttr(int(t), &idle, 0)
 	if a.thread.Load() == 0 {
-		a.host.normally(t) // ended from outside meanwhile
+		a.processors.normally(t) // ended from outside meanwhile
 	}
 }
 
 // end ends the bond. Anybody may call it.
 func (a *affinity) end() {
 	if t := a.thread.Swap(0); t != 0 {
-		a.host.normally(t)
-		a.host.unbind()
+		a.processors.normally(t)
+		a.processors.unbind()
 	}
 }
 
-func (h *host) normally(thread int64) {
+func (h *processors) normally(thread int64) {
 	_ = unix.SchedSetAttr(int(thread), h.normal, 0) // ESRCH: the thread has ended
 }
 
 // unbind lets every thread of the process run where it may: those that the runtime began meanwhile have the bond from their parent.
-func (h *host) unbind() {
+func (h *processors) unbind() {
 	tasks, err := os.ReadDir("/proc/self/task")
 	if err != nil {
 		return

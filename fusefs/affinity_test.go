@@ -24,7 +24,7 @@ func schedulingOf(t *testing.T, thread int) (cpus unix.CPUSet, policy uint32) {
 func TestAffinity(t *testing.T) {
 	const otherClient = 1 // init is always there
 	spare := true
-	h := newHost(true)
+	h := newProcessors(true)
 	h.spare = func() bool { return spare }
 	must(t, unix.SchedGetaffinity(0, &h.cpus))
 	if h.cpus.Count() < 2 {
@@ -65,7 +65,7 @@ func TestAffinity(t *testing.T) {
 		runtime.LockOSThread()
 		t.Cleanup(runtime.UnlockOSThread)
 		self = unix.Gettid()
-		a := &affinity{host: h}
+		a := &affinity{processors: h}
 		bound(t, a)
 		t.Cleanup(a.end)
 		return a
@@ -132,9 +132,9 @@ func TestAffinity(t *testing.T) {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		self = unix.Gettid()
-		not := newHost(false)
+		not := newProcessors(false)
 		not.spare = h.spare
-		a := &affinity{host: not}
+		a := &affinity{processors: not}
 		for range 2 * bindAfter {
 			a.request(client)
 		}

@@ -24,11 +24,11 @@ type device struct {
 	protocol *fuse.ProtocolServer
 	offered  uint64 // capabilities of the kernel, fuse.CAP_*
 
-	host     *host
-	readers  errgroup.Group
-	bound    atomic.Pointer[affinity] // of the reader that answered last
-	watching atomic.Bool
-	wake     chan struct{} // there are requests to watch over
+	processors *processors
+	readers    errgroup.Group
+	bound      atomic.Pointer[affinity] // of the reader that answered last
+	watching   atomic.Bool
+	wake       chan struct{} // there are requests to watch over
 
 	mu      sync.Mutex // guards what follows
 	waiting int        // readers that wait for a request
@@ -56,8 +56,8 @@ const (
 )
 
 // newDevice takes fd over and answers the kernel's greeting.
-func newDevice(fd int, fs fuse.RawFileSystem, opts *fuse.MountOptions, h *host) (*device, error) {
-	d := &device{fd: fd, protocol: fuse.NewProtocolServer(fs, opts), host: h, wake: make(chan struct{}, 1)}
+func newDevice(fd int, fs fuse.RawFileSystem, opts *fuse.MountOptions, h *processors) (*device, error) {
+	d := &device{fd: fd, protocol: fuse.NewProtocolServer(fs, opts), processors: h, wake: make(chan struct{}, 1)}
 	if err := d.greet(); err != nil {
 		d.close()
 		return nil, err
@@ -75,7 +75,7 @@ func (d *device) greet() error {
 		return fmt.Errorf("the kernel greets with opcode %d", op)
 	}
 	d.offered = (*fuse.InitIn)(unsafe.Pointer(&b.in[0])).Flags64()
-	return d.answer(b, n, &affinity{host: d.host})
+	return d.answer(b, n, &affinity{processors: d.processors})
 }
 
 // buffers are what one reader needs.
@@ -139,7 +139,7 @@ func (d *device) serve() error {
 // loop is one reader.
 func (d *device) loop() error {
 	defer d.ended()
-	near := &affinity{host: d.host}
+	near := &affinity{processors: d.processors}
 	defer near.end()
 	for b := newBuffers(); ; {
 		n, err := d.read(b)

@@ -105,7 +105,7 @@ func (f *filesystem) connect(fd int) error {
 		opts.DisabledCapabilities = fuse.CAP_PASSTHROUGH
 	}
 	var err error
-	if f.device, err = newDevice(fd, f, opts, newHost(f.creds.has(unix.CAP_SYS_NICE))); err != nil {
+	if f.device, err = newDevice(fd, f, opts, newProcessors(f.creds.has(unix.CAP_SYS_NICE))); err != nil {
 		return fmt.Errorf("begin the FUSE session: %w", err)
 	}
 	offered := f.device.offered

@@ -19,6 +19,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -157,8 +159,15 @@ func resolveMountPoint(path string) (string, error) {
 	return full, nil
 }
 
-// raiseFileLimit lets the process have as many descriptors as it may (a node costs one) and returns how many that is.
+// raiseFileLimit lets the process have as many descriptors as the kernel allows at all, or without CAP_SYS_RESOURCE as it may, and returns how
+// many that is. It needs one for each file that the kernel remembers, and what it has to forget for lack of descriptors costs requests
+// when it is wanted again.
 func raiseFileLimit() int {
+	if text, err := os.ReadFile("/proc/sys/fs/nr_open"); err == nil {
+		if n, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64); err == nil {
+			_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n, Max: n}) // without the capability the limit stays
+		}
+	}
 	var lim unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
 		return 1024

@@ -140,7 +140,6 @@ func fusefsCommand() *cobra.Command {
 				// Most of its time goes into changing threads: the fewer there are the better, and those who ask need processors too.
 				runtime.GOMAXPROCS(max(1, runtime.NumCPU()/2))
 			}
-			liftFileLimit()
 			w, err := journal.Create(state.Dir(c.Primary.State).Journal())
 			if err != nil {
 				return err
@@ -150,18 +149,6 @@ func fusefsCommand() *cobra.Command {
 	}
 	mountOptionFlag(c)
 	return c
-}
-
-// liftFileLimit lets the mount process have as many descriptors as the kernel allows at all: it needs one for each file that the kernel
-// remembers, and what it has to forget for lack of descriptors costs requests when it is wanted again.
-func liftFileLimit() {
-	text, err := os.ReadFile("/proc/sys/fs/nr_open")
-	if err != nil {
-		return
-	}
-	if n, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64); err == nil {
-		_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n, Max: n}) // without CAP_SYS_RESOURCE the limit stays
-	}
 }
 
 // serveMount runs the mount and the journal's writer, which ends after it: the last operations are journaled too.

@@ -33,6 +33,3 @@ type DiffRow struct {
 	Before  *ListRow `json:"before,omitempty"`
 	After   *ListRow `json:"after,omitempty"`
 }
-
-// Lossless returns a name that JSON would damage, for the key with base64 beside it; nil where there is no need.
-func Lossless(name string) []byte { return lossless(name) }

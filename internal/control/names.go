@@ -21,7 +21,7 @@ func (r PendingRow) MarshalJSON() ([]byte, error) {
 	return json.Marshal(struct {
 		plainPending
 		PathB64 []byte `json:"path_b64,omitempty"`
-	}{plainPending(r), lossless(r.Path)})
+	}{plainPending(r), Lossless(r.Path)})
 }
 
 // UnmarshalJSON takes path_b64 where it is given.
@@ -40,7 +40,7 @@ func (e Explained) MarshalJSON() ([]byte, error) {
 	return json.Marshal(struct {
 		plainExplained
 		PathB64 []byte `json:"path_b64,omitempty"`
-	}{plainExplained(e), lossless(e.Path)})
+	}{plainExplained(e), Lossless(e.Path)})
 }
 
 // UnmarshalJSON takes path_b64 where it is given.
@@ -60,7 +60,7 @@ func (r ListRow) MarshalJSON() ([]byte, error) {
 		plainList
 		PathB64   []byte `json:"path_b64,omitempty"`
 		TargetB64 []byte `json:"target_b64,omitempty"`
-	}{plainList(r), lossless(r.Path), lossless(r.Target)})
+	}{plainList(r), Lossless(r.Path), Lossless(r.Target)})
 }
 
 // UnmarshalJSON takes path_b64 and target_b64 where they are given.
@@ -76,8 +76,8 @@ func (r *ListRow) UnmarshalJSON(data []byte) error {
 	return err
 }
 
-// lossless returns what to put beside a name that is not valid UTF-8.
-func lossless(name string) []byte {
+// Lossless returns a name that JSON would damage, for the key with base64 beside it; nil where there is no need.
+func Lossless(name string) []byte {
 	if utf8.ValidString(name) {
 		return nil
 	}

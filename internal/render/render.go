@@ -141,6 +141,9 @@ func Explained(w io.Writer, e control.Explained) error {
 	if e.ETASeconds != nil {
 		rows = append(rows, []string{"expected in", seconds(*e.ETASeconds)})
 	}
+	if e.Batch > 0 {
+		rows = append(rows, []string{"versions", "sealed: `slipway versions " + Name(e.Path) + " --identity FILE` lists them"})
+	}
 	return table(w, rows)
 }
 
