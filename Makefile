@@ -98,10 +98,10 @@ campaign-posix: ## the mount beside the bare file system: OPERATIONS (10^7) oper
 	@tools/deps.sh check test || tools/deps.sh install test
 	$(GO) test -count=1 -timeout 6h -run 'TestDifferential$$|TestStressors' -v ./fusefs -operations $${OPERATIONS:-10000000} -stress 10m $(TESTFLAGS)
 
-page: build ## clicks through the status page in Chromium and takes the pictures of docs/
+page: build ## clicks through the status page in Chromium, with BATCHES (0) sealed before, and takes the pictures of docs/
 	@tools/as-root.sh
 	@tools/deps.sh check page || tools/deps.sh install page
-	cd tools/page && $(GO) test -count=1 -v . -slipway $(CURDIR)/.build/slipway -pictures $(CURDIR)/docs
+	cd tools/page && $(GO) test -count=1 -v . -slipway $(CURDIR)/.build/slipway -pictures $(CURDIR)/docs -batches $${BATCHES:-0}
 
 simulate: ## 2,000 random schedules of the sender over a simulated network
 	$(GO) test -count=1 -timeout 60m -run TestSimulation -v ./spooler/sender -schedules 2000 $(TESTFLAGS)

@@ -79,7 +79,7 @@ async function listBatches() {
   const rows = (await r.json()) || [];
   at("batches").replaceChildren(...rows.reverse().map((b) => {
     const tr = make("tr");
-    for (const text of [b.seq, new Date(b.sealed_at).toLocaleString(), b.files, size(b.bytes), b.shards, b.stage, b.copies]) tr.append(make("td", text));
+    for (const text of [b.seq, new Date(b.sealed_at).toLocaleString(), b.files, size(b.bytes), b.shards, b.stage + (b.held ? ", held" : ""), b.copies, (b.stores || []).join(" ")]) tr.append(make("td", text));
     return tr;
   }));
 }
@@ -91,7 +91,8 @@ at("lookup").addEventListener("submit", async (e) => {
   if (!r.ok) { at("explained").textContent = await r.text(); return; }
   const x = await r.json();
   at("explained").textContent = `${x.path}: ${x.stage}${x.batch ? `, batch ${x.batch}` : ""}, on ${x.copies} backup ${x.copies === 1 ? "host" : "hosts"}` +
-    (x.waiting_for ? `; ${x.waiting_for}` : "") + (x.eta_seconds != null ? `, in ${span(x.eta_seconds)}` : "");
+    (x.waiting_for ? `; ${x.waiting_for}` : "") +
+    (x.reached || []).map((r) => `; ${r.stage}${r.store ? ` (${r.store})` : ""} ${new Date(r.at).toLocaleString()}`).join("");
 });
 
 const events = new EventSource("events");

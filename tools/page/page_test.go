@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -22,6 +23,7 @@ import (
 var (
 	binary   = flag.String("slipway", "", "the slipway `BINARY` to test")
 	pictures = flag.String("pictures", "", "`DIR` for the pictures; none without")
+	batches  = flag.Int("batches", 0, "seal so `MANY` batches first")
 )
 
 func must(t *testing.T, err error) {
@@ -108,7 +110,7 @@ func newRig(t *testing.T) *rig {
 		"--identity", r.path("identity"), "--cache", "cache1="+r.path("cache"), "--backup", "vault1="+r.path("vault"))
 	text, err := os.ReadFile(r.conf)
 	must(t, err)
-	must(t, os.WriteFile(r.conf, append(text, "http: {listen: \"127.0.0.1:0\"}\n"...), 0o600))
+	must(t, os.WriteFile(r.conf, append(text, "http: {listen: \"127.0.0.1:0\"}\n"+pace()...), 0o600))
 	cache := r.path("cache1.yml")
 	must(t, os.WriteFile(cache, fmt.Appendf(nil, "node: cache1\nstore: %s\nstate: %s\nship: {when: [{age: 0s}], copies: 1, to: [{name: vault1, url: %s}]}\n",
 		r.path("cache"), r.path("cache-state"), r.path("vault")), 0o600))
@@ -125,6 +127,34 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
+// pace is how batches come quickly where many are wanted.
+func pace() string {
+	if *batches == 0 {
+		return ""
+	}
+	return "settle: 0s\nbatch_interval: 1ms\n"
+}
+
+// fill seals batches until there are as many as wanted.
+func (r *rig) fill() {
+	r.t.Helper()
+	head := regexp.MustCompile(`"head_batch":(\d+)`)
+	for i := 0; ; i++ {
+		if i%100 == 0 {
+			out, err := exec.Command(*binary, "status", "--json", "-c", r.conf).Output()
+			must(r.t, err)
+			n, err := strconv.Atoi(string(head.FindSubmatch(out)[1]))
+			must(r.t, err)
+			if n >= *batches {
+				r.t.Logf("%d batches", n)
+				return
+			}
+		}
+		must(r.t, os.WriteFile(filepath.Join(r.path("mnt"), "changing"), fmt.Append(nil, i), 0o644))
+		r.slipway("wait", "--stage", "sealed", "--timeout", "30s", "-c", r.conf)
+	}
+}
+
 // TestPage sees the pipeline, looks a file up, lists batches; a broken cache host is said and its mending is; file names do no harm.
 func TestPage(t *testing.T) {
 	r := newRig(t)
@@ -137,6 +167,8 @@ func TestPage(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(r.path("mnt"), hostile), []byte("content"), 0o644))
 	r.slipway("wait", "--stage", "stored", "--timeout", "30s", "-c", r.conf)
 
+	r.fill()
+	r.slipway("wait", "--stage", "stored", "--timeout", "60s", "-c", r.conf)
 	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox, chromedp.WindowSize(1100, 760), chromedp.Flag("force-prefers-reduced-motion", true))
 	alloc, stopAlloc := chromedp.NewExecAllocator(t.Context(), opts...)
 	defer stopAlloc()
@@ -165,7 +197,7 @@ func TestPage(t *testing.T) {
 		})
 	}
 	began := time.Now()
-	must(t, chromedp.Run(ctx, chromedp.Navigate(r.page), chromedp.WaitVisible(".pipeline", chromedp.ByQuery)))
+	must(t, chromedp.Run(ctx, chromedp.Navigate(r.page), chromedp.WaitVisible(".pipeline", chromedp.ByQuery), chromedp.WaitVisible("#batches tr", chromedp.ByQuery)))
 	if took := time.Since(began); took > time.Second {
 		t.Errorf("the picture took %v", took)
 	} else {
