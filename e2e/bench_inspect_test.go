@@ -61,7 +61,7 @@ func benchInspect(t *testing.T) {
 	table(t, fmt.Sprintf("%d files in the catalog, %s batches in the store; medians of 9, whole processes", files, s.head()), rows...)
 }
 
-func millis(d time.Duration) string { return fmt.Sprintf("%.0f ms", float64(d.Microseconds())/1000) }
+func millis(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000) }
 
 // manyFiles makes small files, 1,000 a directory.
 func manyFiles(t *testing.T, dir string, n int) {

@@ -28,6 +28,9 @@ Exit code 5: no store that answers knows of another owner, or the volume is moun
 		Example: "  slipway demote -c /etc/slipway/slipway.yml --store /srv/slipway/slipway-projects/data --yes",
 		Args:    cobra.NoArgs,
 		RunE: primary(func(cmd *cobra.Command, c *config.Config, _ []string) error {
+			if (text(cmd, "store") == "") == (text(cmd, "peer") == "") {
+				return usagef("either --store DIR, for a peer that this node becomes, or --peer FILE, of the one that it is already")
+			}
 			return demoteVolume(cmd, c)
 		}),
 	}
@@ -35,8 +38,6 @@ Exit code 5: no store that answers knows of another owner, or the volume is moun
 	f.String("store", "", "`DIR` for the copies, which the volume's account on this node writes")
 	f.String("peer", "", "configuration `FILE` of the peer that this node is already")
 	f.Bool("yes", false, "do not ask")
-	c.MarkFlagsOneRequired("store", "peer")
-	c.MarkFlagsMutuallyExclusive("store", "peer")
 	return c
 }
 
