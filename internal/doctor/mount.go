@@ -78,7 +78,7 @@ func tryFile(ctx context.Context, process *os.Process, path string) (passed bool
 	if err := writeAndRead(f, []byte("the daemon runs")); err != nil {
 		return false, err
 	}
-	if err := process.Signal(unix.SIGSTOP); err != nil {
+	if err := stopWhole(process); err != nil {
 		return false, err
 	}
 	var g errgroup.Group
@@ -96,6 +96,19 @@ func tryFile(ctx context.Context, process *os.Process, path string) (passed bool
 	case <-ctx.Done():
 	}
 	return passed, errors.Join(process.Signal(unix.SIGCONT), g.Wait())
+}
+
+// stopWhole stops a child and returns when all of its threads stand: until then one of them might still answer.
+func stopWhole(process *os.Process) error {
+	if err := process.Signal(unix.SIGSTOP); err != nil {
+		return err
+	}
+	for {
+		err := unix.Waitid(unix.P_PID, process.Pid, &unix.Siginfo{}, unix.WSTOPPED|unix.WEXITED|unix.WNOWAIT, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
 }
 
 func writeAndRead(f *os.File, data []byte) error {
