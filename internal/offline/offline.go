@@ -267,7 +267,9 @@ func (v *Volume) stage(seq uint64) (stage control.Stage, stores []string) {
 		case "cache":
 			cached = true
 		}
-		stores = append(stores, st.Name)
+		if st.Kind != "own" { // where this is read from
+			stores = append(stores, st.Name)
+		}
 	}
 	switch {
 	case replicas < v.cfg.MinReplicas && !cached:

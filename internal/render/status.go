@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -230,7 +231,8 @@ func sending(s control.Status) string {
 			}
 		}
 	}
-	if n.Trouble != "" {
+	told := slices.ContainsFunc(s.Stores, func(st control.StoreStatus) bool { return st.Error != "" && strings.Contains(n.Trouble, st.Error) })
+	if n.Trouble != "" && !told {
 		text += ": " + n.Trouble
 	}
 	return text
