@@ -42,8 +42,26 @@ func account(ctx context.Context, r *report, ssh config.SSH, st config.Store, no
 	if free, total, err := store.Space(ctx, s); err == nil {
 		roomy(r, check, st.Name, int64(free), int64(total))
 	}
+	powers(ctx, r, check, s)
 	for _, v := range volumes {
 		trial(ctx, r, check, s, path.Join(v, "doctor", node))
+	}
+}
+
+// powers warns of an account that may do what slipway never does.
+func powers(ctx context.Context, r *report, check string, s store.Store) {
+	if _, local := store.LocalPath(s); local {
+		return
+	}
+	open, err := store.Powers(ctx, s)
+	switch {
+	case err != nil:
+		r.warn(check, "see the log of sshd there", "it could not be found out what the account may do: %v", err)
+	case len(open) > 0:
+		r.warn(check, "ForceCommand internal-sftp with -P remove,rmdir,setstat,fsetstat,lsetstat,symlink,hardlink, as README shows",
+			"the account may %s, which slipway never does: whoever steals its key may too", strings.Join(open, ", "))
+	default:
+		r.ok(check, "the account can neither remove, nor change attributes, nor link")
 	}
 }
 

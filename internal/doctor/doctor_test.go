@@ -82,6 +82,7 @@ func TestSound(t *testing.T) {
 	for _, want := range [][2]string{
 		{"configuration", "no faults"}, {"kernel", "passthrough"}, {"source", "extended attributes, ACLs"}, {"space", "free"},
 		{"store cache1", "reached"}, {"store cache1", "written, made durable and read back"},
+		{"store cache1", "the account can neither remove"},
 	} {
 		if !says(list, want[0], OK, want[1]) {
 			t.Errorf("nothing of %q, %q", want[0], want[1])
@@ -117,6 +118,10 @@ func TestStoreFaults(t *testing.T) {
 	away.Primary.Backups = []config.Store{{Name: "vault1", URL: gone.URL(t.TempDir())}, {Name: "vault2", URL: address}}
 	if list := Run(t.Context(), away, Roles{}); !says(list, "store vault1", OK, "reached") || !says(list, "store vault2", Warning, "cannot be drilled") || Faults(list) != 0 {
 		t.Errorf("backup hosts:\n%s", text(list))
+	}
+	free, freeSSH := host(t, sshd.Options{AllowAll: true})
+	if list := Run(t.Context(), primary(t, source, free.URL(t.TempDir()), freeSSH), Roles{}); !says(list, "store cache1", Warning, "the account may remove, change attributes, link") || Faults(list) != 0 {
+		t.Errorf("an account that may do everything:\n%s", text(list))
 	}
 	for name, c := range map[string]struct {
 		url   string

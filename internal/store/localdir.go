@@ -301,6 +301,8 @@ func (s *localDir) localPath() (string, bool) { return s.root, true }
 
 func (s *localDir) weak() []string { return nil }
 
+func (s *localDir) powers(context.Context) ([]string, error) { return nil, nil }
+
 func (s *localDir) confirmed() int64 { return s.tally.sum() }
 
 // space asks for the file system that holds the store, or will once it is made.

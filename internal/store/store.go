@@ -102,6 +102,7 @@ type described interface {
 	localPath() (string, bool)
 	weak() []string
 	space(ctx context.Context) (free, total uint64, err error)
+	powers(ctx context.Context) ([]string, error)
 	confirmed() int64
 	readInto(ctx context.Context, name string, max int64, buf []byte) ([]byte, error)
 	sum(ctx context.Context, name string, max int64) (digest [32]byte, size int64, err error)

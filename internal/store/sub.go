@@ -67,6 +67,8 @@ func (b sub) localPath() (string, bool) {
 
 func (b sub) weak() []string { return Weak(b.s) }
 
+func (b sub) powers(ctx context.Context) ([]string, error) { return Powers(ctx, b.s) }
+
 func (b sub) confirmed() int64 { return Confirmed(b.s) }
 
 func (b sub) space(ctx context.Context) (free, total uint64, err error) { return Space(ctx, b.s) }
