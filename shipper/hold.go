@@ -72,7 +72,9 @@ func (s *Shipper) order(ctx context.Context, verb, arg string) error {
 	if err := s.flush(ctx, v); err != nil {
 		return err
 	}
+	v.publishing.Lock() // what was on its way is there now, or never
 	s.log.Info("an operator's word", "volume", name, "order", verb, "batch", seq)
+	v.publishing.Unlock()
 	v.wakeCursors()
 	return nil
 }

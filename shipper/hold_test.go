@@ -161,3 +161,34 @@ func TestOrderOnce(t *testing.T) {
 	}
 	must(t, running.Close())
 }
+
+// TestHoldMeetsPublish: a hold that meets a batch file on its way returns when it is known whether that is there.
+func TestHoldMeetsPublish(t *testing.T) {
+	c := newCacheHost(t, "vault1")
+	p := newPrimary(t, "projects")
+	b := p.seal([]int{10}, nil)
+	p.put(c.store, b)
+	c.start()
+	held := make(chan error, 1)
+	c.hosts["vault1"].setBefore(func(_ context.Context, name string) error {
+		if name != "projects/"+b.path() {
+			return nil
+		}
+		go func() { held <- c.ship.Do(context.Background(), "hold", "projects/1") }()
+		select {
+		case err := <-held:
+			t.Errorf("the hold returned while the batch was on its way: %v", err)
+			held <- err
+		case <-time.After(200 * time.Millisecond):
+		}
+		return nil
+	})
+	c.mustOnce()
+	must(t, <-held)
+	rows, err := c.ship.Batches(t.Context(), "projects", 1, 1)
+	must(t, err)
+	if len(rows) != 1 || strings.Join(rows[0].Stores, " ") != "cache1 vault1" {
+		t.Errorf("spool ls says %+v", rows)
+	}
+	c.noneIllegal()
+}

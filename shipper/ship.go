@@ -35,7 +35,7 @@ func (c *cursor) sending(ctx context.Context) State {
 	if held > 0 && queue[0].seq >= held {
 		return c.decide(ctx)
 	}
-	b, err := c.ship(ctx, &p, queue[0].seq)
+	err := c.ship(ctx, &p, queue[0].seq)
 	if errors.Is(err, errHeldNow) {
 		return c.decide(ctx)
 	}
@@ -44,7 +44,6 @@ func (c *cursor) sending(ctx context.Context) State {
 	}
 	c.fresh = false
 	c.backoff.Reset()
-	c.reached(b)
 	c.answered()
 	c.flush(ctx)
 	wakeUp(c.again)
@@ -54,16 +53,16 @@ func (c *cursor) sending(ctx context.Context) State {
 // ship sends one batch: its shards, several at once, and when all are durable there, the batch file (commit point 6 with the
 // acks that follow). Dying before the last
 // step leaves shards that the next attempt finds; dying after it, a batch that the next look at the host finds.
-func (c *cursor) ship(ctx context.Context, p *intake.Chain, seq batch.Seq) (*batch.Batch, error) {
+func (c *cursor) ship(ctx context.Context, p *intake.Chain, seq batch.Seq) error {
 	b, data, err := c.v.in.Load(ctx, p, seq)
 	if err != nil {
-		return nil, c.cacheFault(ctx, seq, err)
+		return c.cacheFault(ctx, seq, err)
 	}
 	c.v.mu.Lock()
 	head, digest := c.acks.Head, c.acks.HeadDigest
 	c.v.mu.Unlock()
 	if head+1 == seq && digest != (batch.Digest{}) && (b.Envelope.Prev == nil || *b.Envelope.Prev != digest) {
-		return nil, fmt.Errorf("batch %d does not follow batch %d: %w", seq, head, errFork)
+		return fmt.Errorf("batch %d does not follow batch %d: %w", seq, head, errFork)
 	}
 	c.sent.Store(0)
 	group, gctx := errgroup.WithContext(ctx)
@@ -80,21 +79,33 @@ func (c *cursor) ship(ctx context.Context, p *intake.Chain, seq batch.Seq) (*bat
 		})
 	}
 	if err := group.Wait(); err != nil {
-		return nil, err
+		return err
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return err
 	}
-	if c.v.heldBack(seq) { // without its file nothing of the batch is there
-		return nil, errHeldNow
-	}
-	if err := c.store.Publish(ctx, b.Path(), data); err != nil {
-		return nil, err
+	if err := c.publish(ctx, b, data); err != nil {
+		return err
 	}
 	if c.fresh {
 		c.clock(ctx, b.Path())
 	}
-	return b, nil
+	return nil
+}
+
+// publish gives the batch its file, without which nothing of it is there, and counts it. Whoever holds it meanwhile waits, and knows then
+// whether it is there.
+func (c *cursor) publish(ctx context.Context, b *batch.Batch, data []byte) error {
+	c.v.publishing.RLock()
+	defer c.v.publishing.RUnlock()
+	if c.v.heldBack(b.Envelope.First) {
+		return errHeldNow
+	}
+	if err := c.store.Publish(ctx, b.Path(), data); err != nil {
+		return err
+	}
+	c.reached(b)
+	return nil
 }
 
 // shipShard sends one shard. What the host has already is not sent again, but made sure of.

@@ -25,6 +25,8 @@ type volume struct {
 	warned   batch.Seq // the batch whose missing shards were complained about
 	lateFrom time.Time // since when that batch waits
 
+	publishing sync.RWMutex // read: a batch file is being published; whoever has made a hold takes it to know what that came to
+
 	flushMu sync.Mutex // one writer of acks and checkpoint at a time
 
 	mu sync.Mutex

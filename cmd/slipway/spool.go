@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -153,11 +154,30 @@ func batchOrder(verb, short, long string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return orderBatch(cmd.Context(), c.Cache, verb, fmt.Sprintf("%s/%d", volume, seq))
+			if err := orderBatch(cmd.Context(), c.Cache, verb, fmt.Sprintf("%s/%d", volume, seq)); err != nil || verb != "hold" {
+				return err
+			}
+			return sayHeld(cmd, c, volume, seq)
 		}),
 	}
 	volumeFlag(c)
 	return c
+}
+
+// sayHeld says where a batch is that is held from now on: a backup host that has it keeps it.
+func sayHeld(cmd *cobra.Command, c *config.Config, volume string, seq uint64) error {
+	return answers(cmd, c, func(a offline.Answers) error {
+		rows, err := a.Batches(cmd.Context(), volume, seq, 1)
+		if err != nil {
+			return err
+		}
+		where := "it is not here yet"
+		if len(rows) > 0 {
+			where = "it is in " + strings.Join(rows[0].Stores, ", ")
+		}
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "batch %d is held, and all behind it; %s\n", seq, where)
+		return err
+	})
 }
 
 // orderBatch tells the running shipper; without one the word is written down for the next, except "now", which nobody would hear.
