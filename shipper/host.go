@@ -14,6 +14,7 @@ type host struct {
 	name  string
 	url   string
 	store store.Store
+	meter *store.Meter
 	// slots bounds the shards in flight, and with them the memory: each holds a shard of 8 MiB at most. Waiters are served
 	// in order, so that a volume with much to send does not keep another one waiting more than its share.
 	slots *semaphore.Weighted
@@ -32,5 +33,5 @@ func newHost(st config.Store, open func(config.Store) (store.Store, error)) (*ho
 	if lanes <= 0 {
 		lanes = shardsPerConnection * 4
 	}
-	return &host{name: st.Name, url: st.URL, store: opened, slots: semaphore.NewWeighted(int64(lanes)), lanes: lanes}, nil
+	return &host{name: st.Name, url: st.URL, store: opened, meter: store.NewMeter(opened), slots: semaphore.NewWeighted(int64(lanes)), lanes: lanes}, nil
 }

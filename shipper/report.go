@@ -55,7 +55,9 @@ func (s *Shipper) status(v *volume, now time.Time) control.Status {
 	st.Warnings = append(v.warningsLocked(), v.agreementWarningsLocked(now)...)
 	for _, c := range v.cursors {
 		r := c.reportLocked()
-		st.Stores = append(st.Stores, storeStatus(r, now))
+		x := storeStatus(r, now)
+		x.Rate = c.h.meter.Rate(now)
+		st.Stores = append(st.Stores, x)
 		if r.Damage != "" {
 			st.Warn(control.Alarm{Event: control.VerificationFailed, Level: control.LevelError, Store: r.Host, Message: r.Damage})
 		}

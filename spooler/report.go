@@ -136,7 +136,7 @@ func (s *Spooler) storeStatus(now time.Time) []control.StoreStatus {
 	list := []control.StoreStatus{own}
 	for _, p := range s.pushers {
 		r := p.Report()
-		x := control.StoreStatus{Name: r.Name, Kind: r.Kind, URL: r.URL, Batch: uint64(r.Delivered), State: string(r.State), Error: r.Error}
+		x := control.StoreStatus{Name: r.Name, Kind: r.Kind, URL: r.URL, Batch: uint64(r.Delivered), State: string(r.State), Error: r.Error, Rate: p.Rate(now)}
 		switch {
 		case r.State == push.Idle && !r.Checked:
 			x.State = "unchecked" // no daemon there has said anything

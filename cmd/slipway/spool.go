@@ -66,7 +66,7 @@ func spoolList() *cobra.Command {
 	volumeFlag(c)
 	c.Flags().String("stage", "", "only batches at this `STAGE`")
 	c.Flags().Bool("held", false, "only batches that an operator holds")
-	orderFlags(c, "age, size, files, copies (default: by number)")
+	orderFlags(c, "age, size, files, copies, stage (default: by number)")
 	return c
 }
 

@@ -9,10 +9,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"slipway/internal/access"
 	"slipway/internal/config"
 	"slipway/internal/control"
 	"slipway/internal/offline"
 	"slipway/internal/render"
+	"slipway/internal/restore"
 	"slipway/internal/volumepath"
 )
 
@@ -72,8 +74,10 @@ func statusCommand() *cobra.Command {
 
 func explainCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:     "explain PATH",
-		Short:   "Where one file stands and what it waits for",
+		Use:   "explain PATH",
+		Short: "Where one file stands and what it waits for",
+		Long: `explain tells the stage of one file, when it came to each, the batch and the stores that have it, and what it waits for, in words. With an
+identity it lists the versions that were sealed as well.`,
 		Example: "  slipway explain /srv/projects/report.odt",
 		Args:    cobra.ExactArgs(1),
 		RunE: primary(func(cmd *cobra.Command, c *config.Config, args []string) error {
@@ -86,12 +90,32 @@ func explainCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return show(cmd, render.Explained, e)
+				holes, err := addVersions(cmd, c, path, &e)
+				if err != nil {
+					return err
+				}
+				return errors.Join(show(cmd, render.Explained, e), holed("explain", holes))
 			})
 		}),
 	}
+	c.Flags().String("identity", "", "age identity `FILE`: list the versions, too")
 	jsonFlag(c)
 	return c
+}
+
+// addVersions adds what was sealed at a path, where an identity is given.
+func addVersions(cmd *cobra.Command, c *config.Config, path string, e *control.Explained) (holes []string, err error) {
+	r := access.Request{Config: c, Identity: text(cmd, "identity")}
+	if r.Identity == "" {
+		return nil, nil
+	}
+	err = withSource(cmd, r, func(src restore.Source) error {
+		var list []restore.Version
+		list, holes, err = restore.Versions(cmd.Context(), src, path)
+		e.Versions = access.VersionRows(list)
+		return err
+	})
+	return holes, err
 }
 
 // answers runs fn with the daemon, or with the disk when the daemon is dead.

@@ -153,6 +153,7 @@ type StoreStatus struct {
 	LagSeconds float64 `json:"lag_seconds"`
 	LagFiles   int64   `json:"lag_files,omitempty"` // changed in the batches that it lacks; 0 also where that is not known
 	LagBytes   int64   `json:"lag_bytes,omitempty"` // of these files; on a cache host of the batches and their shards
+	Rate       float64 `json:"rate,omitempty"`      // bytes a second that it confirms now
 	State      string  `json:"state"`               // "ok", "sending", "waiting", "down", "full", "refused", "unchecked"
 	Error      string  `json:"error"`
 }
@@ -194,7 +195,8 @@ type Explained struct {
 	Stores []string   `json:"stores,omitempty"` // that have the batch: replica peers, the cache, backup hosts
 	Since  *time.Time `json:"since,omitempty"`  // pending: of the first change that is not sealed; else when it was sealed
 
-	Reached []Reached `json:"reached,omitempty"` // when its batch came to each stage and store, oldest first, as far as is known
+	Reached  []Reached    `json:"reached,omitempty"`  // when its batch came to each stage and store, oldest first, as far as is known
+	Versions []VersionRow `json:"versions,omitempty"` // with an identity: what was sealed at the path, oldest first
 }
 
 // Reached says when a batch came to a stage.

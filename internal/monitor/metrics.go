@@ -65,6 +65,7 @@ var (
 		{gauge("store_up", "0 when the store is down, full or refuses.", "volume", "store", "kind"), func(s *control.StoreStatus) float64 { return number(!health.Wrong(s.State)) }},
 		{gauge("store_batch", "Newest batch that the store has whole.", "volume", "store", "kind"), func(s *control.StoreStatus) float64 { return float64(s.Batch) }},
 		{gauge("store_lag_batches", "Batches sealed that the store has not.", "volume", "store", "kind"), func(s *control.StoreStatus) float64 { return float64(s.LagBatches) }},
+		{gauge("store_rate_bytes_per_second", "What the store confirms.", "volume", "store", "kind"), func(s *control.StoreStatus) float64 { return s.Rate }},
 		{gauge("store_lag_bytes", "Size of what the store has not; 0 too where it is not counted.", "volume", "store", "kind"), func(s *control.StoreStatus) float64 { return float64(s.LagBytes) }},
 		{gauge("store_lag_seconds", "Age of the oldest batch that the store has not.", "volume", "store", "kind"), func(s *control.StoreStatus) float64 { return s.LagSeconds }},
 	}

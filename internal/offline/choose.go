@@ -26,6 +26,16 @@ var batchOrders = map[string]func(a, b control.BatchRow) int{
 	"size":   func(a, b control.BatchRow) int { return cmp.Compare(b.Bytes, a.Bytes) },
 	"files":  func(a, b control.BatchRow) int { return cmp.Compare(b.Files, a.Files) },
 	"copies": func(a, b control.BatchRow) int { return cmp.Compare(a.Copies, b.Copies) },
+	"stage":  func(a, b control.BatchRow) int { return cmp.Compare(rank(a.Stage), rank(b.Stage)) },
+}
+
+// rank is a stage's place among the stages; what is none comes first.
+func rank(word string) control.Stage {
+	s, err := control.ParseStage(word)
+	if err != nil {
+		return -1
+	}
+	return s
 }
 
 // Check tells what cannot be chosen.

@@ -27,6 +27,7 @@ func TestBatchChoice(t *testing.T) {
 		{BatchChoice{Sort: "age"}, "papers/1 projects/1 projects/2"},
 		{BatchChoice{Sort: "size"}, "projects/2 papers/1 projects/1"},
 		{BatchChoice{Sort: "files", Limit: 2}, "projects/1 papers/1"},
+		{BatchChoice{Sort: "stage"}, "projects/2 papers/1 projects/1"},
 		{BatchChoice{Sort: "copies", Reverse: true}, "projects/1 projects/2 papers/1"},
 	} {
 		var got []string
@@ -37,7 +38,7 @@ func TestBatchChoice(t *testing.T) {
 			t.Errorf("%+v: %s, want %s", tt.choice, s, tt.want)
 		}
 	}
-	if err := (BatchChoice{Sort: "colour"}).Check(); err == nil || !strings.Contains(err.Error(), "age, copies, files, size") {
+	if err := (BatchChoice{Sort: "colour"}).Check(); err == nil || !strings.Contains(err.Error(), "age, copies, files, size, stage") {
 		t.Errorf("an unknown order: %v", err)
 	}
 	if err := (BatchChoice{Stage: "shipped"}).Check(); err == nil {

@@ -141,10 +141,16 @@ func Explained(w io.Writer, e control.Explained) error {
 	if e.ETASeconds != nil {
 		rows = append(rows, []string{"expected in", seconds(*e.ETASeconds)})
 	}
-	if e.Batch > 0 {
-		rows = append(rows, []string{"versions", "sealed: `slipway versions " + Name(e.Path) + " --identity FILE` lists them"})
+	if len(e.Versions) == 0 && e.Batch > 0 {
+		rows = append(rows, []string{"versions", "sealed: with --identity FILE they are listed"})
 	}
-	return table(w, rows)
+	if err := table(w, rows); err != nil || len(e.Versions) == 0 {
+		return err
+	}
+	if _, err := fmt.Fprintln(w); err != nil {
+		return err
+	}
+	return Versions(w, e.Versions)
 }
 
 // Init writes what init made.

@@ -383,7 +383,7 @@ func TestNarrow(t *testing.T) {
 		Volume: "projects", Node: "alpha", Role: "primary", HeadBatch: 42, Complete: true, Daemon: control.Running,
 		Sender: control.SenderStatus{Node: "alpha", State: "sending", Batch: 42, Shards: 3, Of: 7, Rate: 1 << 20},
 		Stores: []control.StoreStatus{
-			{Name: "cache1", Kind: "cache", Batch: 41, LagBatches: 1, LagSeconds: 5, LagFiles: 3, LagBytes: 10 << 20, State: "sending"}, {Name: "vault1", Kind: "backup", Batch: 40, State: "down"},
+			{Name: "cache1", Kind: "cache", Batch: 41, LagBatches: 1, LagSeconds: 5, LagFiles: 3, LagBytes: 10 << 20, Rate: 2 << 20, State: "sending"}, {Name: "vault1", Kind: "backup", Batch: 40, State: "down"},
 		},
 	}}
 	narrow, wide := onTerminal(t, 40), onTerminal(t, 200)
@@ -401,7 +401,7 @@ func TestNarrow(t *testing.T) {
 		}
 	}
 	text := wide(func(w io.Writer) error { return Status(w, status, time.Now()) })
-	if !strings.Contains(text, "\x1b[31m") || !strings.Contains(plain(text), "sender: alpha sending batch 42, 3 of 7 shards, 1.0 MiB/s, cache1 has all in about 10s") || !strings.Contains(text, "3 files, 10 MiB to go") {
+	if !strings.Contains(text, "\x1b[31m") || !strings.Contains(plain(text), "sender: alpha sending batch 42, 3 of 7 shards, 1.0 MiB/s\n") || !strings.Contains(text, "2.0 MiB/s, about 5s") || !strings.Contains(text, "3 files, 10 MiB to go") {
 		t.Errorf("%q", text)
 	}
 	t.Setenv("NO_COLOR", "1")

@@ -120,6 +120,13 @@ func storeCell(st control.StoreStatus, spool control.SpoolStatus) cell {
 			c = append(c, config.FormatSize(st.LagBytes)+" to go")
 		}
 	}
+	if st.Rate >= 1 {
+		text := config.FormatSize(int64(st.Rate)) + "/s"
+		if st.LagBytes > 0 {
+			text += ", about " + seconds(float64(st.LagBytes)/st.Rate)
+		}
+		c = append(c, text)
+	}
 	if st.Kind == "own" && spool.Cap > 0 {
 		c = append(c, fmt.Sprintf("%s of %s", config.FormatSize(spool.Bytes), config.FormatSize(spool.Cap)))
 	}
@@ -225,11 +232,6 @@ func sending(s control.Status) string {
 	}
 	if n.Rate > 0 {
 		text += ", " + config.FormatSize(int64(n.Rate)) + "/s"
-		for _, st := range s.Stores {
-			if st.Kind == "cache" && st.LagBytes > 0 {
-				text += ", " + st.Name + " has all in about " + seconds(float64(st.LagBytes)/n.Rate)
-			}
-		}
 	}
 	told := slices.ContainsFunc(s.Stores, func(st control.StoreStatus) bool { return st.Error != "" && strings.Contains(n.Trouble, st.Error) })
 	if n.Trouble != "" && !told {

@@ -84,6 +84,7 @@ type Pusher struct {
 	clockRead bool // the destination's clock was compared since connect
 
 	ahead map[shard.Digest]bool
+	meter *store.Meter // of the destination
 
 	mu         sync.Mutex   // guards what follows
 	later      batch.Digest // the head of a later epoch that its acks named, and that a connect has looked into
@@ -106,6 +107,7 @@ func New(t Target) *Pusher {
 		acked:  make(chan struct{}, 1),
 		ahead:  make(map[shard.Digest]bool),
 		report: Report{Name: t.Name, Kind: t.Kind, URL: t.URL, State: Connecting, Since: time.Now()},
+		meter:  store.NewMeter(t.Dest),
 	}
 }
 

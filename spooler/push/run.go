@@ -51,6 +51,9 @@ type Report struct {
 	Skew time.Duration // how far its clock is ahead of this node's (negative: behind); 0 within five minutes
 }
 
+// Rate returns the bytes a second that the destination confirms now.
+func (p *Pusher) Rate(now time.Time) float64 { return p.meter.Rate(now) }
+
 // Report returns how the pusher stands.
 func (p *Pusher) Report() Report {
 	p.mu.Lock()
