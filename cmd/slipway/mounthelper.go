@@ -177,7 +177,7 @@ func startMount(ctx context.Context, c *config.Config, options string) (int, err
 	ended := make(chan error, 1)
 	go func() { ended <- daemon.Wait() }()
 	up := make(chan error, 1)
-	go func() { up <- awaitReady(ready) }()
+	go func() { up <- awaitReady(ready, daemon.Process.Pid) }()
 	select {
 	case err := <-up:
 		return 0, err
@@ -189,27 +189,55 @@ func startMount(ctx context.Context, c *config.Config, options string) (int, err
 	}
 }
 
-// readySocket is where the daemon says that it is up, as it would to systemd: in no directory, so there is nothing to remove.
+// readySocket is where the daemon says that it is up, as it would to systemd: in no directory, so there is nothing to remove, and under a name
+// that the kernel chooses, so that nobody can have taken it.
 func readySocket() (*net.UnixConn, string, error) {
-	name := fmt.Sprintf("@slipway-mount-%d", os.Getpid())
-	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram"})
 	if err != nil {
 		return nil, "", fmt.Errorf("listen for the daemon: %w", err)
 	}
-	return conn, name, nil
+	if err := tellSender(conn); err != nil {
+		return nil, "", errors.Join(fmt.Errorf("listen for the daemon: %w", err), conn.Close())
+	}
+	return conn, conn.LocalAddr().String(), nil
 }
 
-func awaitReady(conn *net.UnixConn) error {
-	buf := make([]byte, 4096)
+// tellSender has the kernel say of each datagram who sent it.
+func tellSender(conn *net.UnixConn) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var refused error
+	err = raw.Control(func(fd uintptr) { refused = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1) })
+	return errors.Join(err, refused)
+}
+
+// awaitReady returns when the daemon says that it is up. Anybody on this machine can write to the socket: the kernel says who it was.
+func awaitReady(conn *net.UnixConn, daemon int) error {
+	buf, from := make([]byte, 4096), make([]byte, unix.CmsgSpace(unix.SizeofUcred))
 	for {
-		n, err := conn.Read(buf)
+		n, m, _, _, err := conn.ReadMsgUnix(buf, from)
 		if err != nil {
 			return fmt.Errorf("listen for the daemon: %w", err)
 		}
-		if strings.Contains(string(buf[:n]), "READY=1") {
+		if strings.Contains(string(buf[:n]), "READY=1") && sentBy(from[:m]) == daemon {
 			return nil
 		}
 	}
+}
+
+// sentBy returns the process that sent a datagram; 0 where the kernel does not say.
+func sentBy(oob []byte) int {
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil || len(messages) != 1 {
+		return 0
+	}
+	who, err := unix.ParseUnixCredentials(&messages[0])
+	if err != nil {
+		return 0
+	}
+	return int(who.Pid)
 }
 
 // tellLog returns the end of what a daemon wrote.
