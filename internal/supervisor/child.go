@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -120,7 +122,7 @@ func (c *child) keep(ctx context.Context) error {
 func (c *child) runOnce(ctx context.Context) (*os.ProcessState, error) {
 	cmd := exec.CommandContext(ctx, self)
 	cmd.Args = c.args
-	cmd.Dir = "/"
+	cmd.Dir, cmd.Env = "/", environment()
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = c.stopTimeout
@@ -153,6 +155,13 @@ func (c *child) runOnce(ctx context.Context) (*os.ProcessState, error) {
 	_ = cmd.Wait() // what it says is in ProcessState
 	c.runs(nil)
 	return cmd.ProcessState, nil
+}
+
+// environment is this process's, without what would make a child speak for it to systemd.
+func environment() []string {
+	return slices.DeleteFunc(os.Environ(), func(e string) bool {
+		return strings.HasPrefix(e, "NOTIFY_SOCKET=") || strings.HasPrefix(e, "WATCHDOG_")
+	})
 }
 
 // checkStop tells how an end went that was asked for; ended is nil where nothing ran. A child that dies of SIGTERM was asked before it could

@@ -2,6 +2,8 @@ package supervisor
 
 import (
 	"errors"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -61,5 +63,21 @@ func TestPeer(t *testing.T) {
 	}
 	if err := stop(); !errors.Is(err, ErrPeerConfig) {
 		t.Errorf("the end: %v", err)
+	}
+}
+
+// TestChildrenAreSilent: systemd hears the supervisor alone.
+func TestChildrenAreSilent(t *testing.T) {
+	t.Setenv("NOTIFY_SOCKET", "/run/systemd/notify")
+	t.Setenv("WATCHDOG_USEC", "1000000")
+	t.Setenv("SLIPWAY_LOG_LEVEL", "debug")
+	env := environment()
+	for _, e := range env {
+		if strings.HasPrefix(e, "NOTIFY_SOCKET=") || strings.HasPrefix(e, "WATCHDOG_") {
+			t.Errorf("a child gets %s", e)
+		}
+	}
+	if !slices.Contains(env, "SLIPWAY_LOG_LEVEL=debug") {
+		t.Error("and nothing else is taken away")
 	}
 }
