@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -53,18 +54,37 @@ func handler(w io.Writer, level slog.Level) slog.Handler {
 	return text
 }
 
+// notifyWithin bounds how long systemd may take to take a message. One that does not listen must not keep a daemon from ending.
+const notifyWithin = time.Second
+
+// notify sends a message to systemd (sd_notify(3)), if it started this process.
+func notify(state string) {
+	name := os.Getenv("NOTIFY_SOCKET")
+	if name == "" {
+		return
+	}
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: name, Net: "unixgram"})
+	if err != nil {
+		return // nothing depends on being heard
+	}
+	defer func() { _ = conn.Close() }()
+	if conn.SetWriteDeadline(time.Now().Add(notifyWithin)) == nil {
+		_, _ = conn.Write([]byte(state)) // likewise
+	}
+}
+
 // Ready tells systemd that the service is up.
-func Ready() { _, _ = daemon.SdNotify(false, daemon.SdNotifyReady) }
+func Ready() { notify(daemon.SdNotifyReady) }
 
 // Reloading tells systemd that the configuration is being read again; Ready ends that.
 func Reloading() {
 	var now unix.Timespec
 	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // there is one
-	_, _ = daemon.SdNotify(false, fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, now.Nano()/1000))
+	notify(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, now.Nano()/1000))
 }
 
 // Say tells systemd in a line how the service is, which `systemctl status` shows.
-func Say(line string) { _, _ = daemon.SdNotify(false, "STATUS="+strings.ReplaceAll(line, "\n", " ")) }
+func Say(line string) { notify("STATUS=" + strings.ReplaceAll(line, "\n", " ")) }
 
 // Run runs fn, keeps systemd's watchdog content meanwhile, and says when the end begins.
 func Run(ctx context.Context, fn func(context.Context) error) error {
@@ -92,10 +112,10 @@ func watchdog(ctx, ended context.Context) error {
 		case <-ended.Done():
 			return nil
 		case <-stopping:
-			_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
+			notify(daemon.SdNotifyStopping)
 			stopping = nil
 		case <-ticker.C:
-			_, _ = daemon.SdNotify(false, daemon.SdNotifyWatchdog)
+			notify(daemon.SdNotifyWatchdog)
 		}
 	}
 }

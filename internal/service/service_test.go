@@ -128,3 +128,24 @@ func TestJSON(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// TestNobodyListens: a systemd that takes nothing keeps nobody waiting for long.
+func TestNobodyListens(t *testing.T) {
+	systemd(t) // its queue holds a few messages, and is never read
+	t.Setenv("WATCHDOG_USEC", "1000")
+	ended := make(chan error, 1)
+	go func() {
+		for range 12 {
+			Say("still here")
+		}
+		ended <- Run(t.Context(), func(context.Context) error { return nil })
+	}()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("it waits to be heard")
+	}
+}
