@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"slipway/internal/batch"
+	"slipway/internal/hold"
 	"slipway/internal/intake"
 	"slipway/internal/loop"
 )
@@ -202,8 +203,8 @@ func (v *volume) stopLocked(now time.Time) (h stop) {
 			h.until = end
 		}
 	}
-	if held := v.heldBackLocked(); held.Seq > 0 && (h.from == 0 || held.Seq <= h.from) {
-		h = stop{from: held.Seq, reason: held.waits()}
+	if held := hold.First(v.holds); held.Seq > 0 && (h.from == 0 || held.Seq <= h.from) {
+		h = stop{from: held.Seq, reason: heldWaits(held)}
 	}
 	return h
 }

@@ -23,7 +23,6 @@ type checkpoint struct {
 	Evicted  batch.Seq             `json:"evicted"` // the shards of no batch above have left the cache
 	Gone     batch.Seq             `json:"gone"`    // those of all batches up to here have
 	Sweep    []batch.Seq           `json:"sweep,omitempty"`
-	Holds    []hold                `json:"holds,omitempty"` // an operator's
 	Cache    ack.Acks              `json:"cache"`
 	Hosts    map[string]hostRecord `json:"hosts"`
 }

@@ -5,20 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"slipway/internal/batch"
+	"slipway/internal/hold"
 )
-
-// hold is an operator's word that nothing goes to the backup hosts from a batch on. It is in the checkpoint, so that it outlives
-// the process; it ends only with the operator's word again.
-type hold struct {
-	Seq   batch.Seq `json:"seq"`
-	Since time.Time `json:"since"`
-}
 
 var (
 	errHeldNow     = errors.New("held back by the operator while its shards were on the way")
@@ -26,26 +21,17 @@ var (
 	errEverywhere  = errors.New("every backup host has it already")
 	errNotHeld     = errors.New("it is not held")
 	errHeldBefore  = errors.New("release what is held before it first")
+	errStarting    = errors.New("what is here is still being looked through: try again in a moment")
 	errNoSuchOrder = errors.New("the shipper knows no such order")
 )
 
-// heldBackLocked returns the lowest hold; Seq 0: there is none.
-func (v *volume) heldBackLocked() (lowest hold) {
-	for _, h := range v.holds {
-		if lowest.Seq == 0 || h.Seq < lowest.Seq {
-			lowest = h
-		}
-	}
-	return lowest
-}
-
-// waits puts a hold in words for the batches that wait for it.
-func (h hold) waits() string {
+// heldWaits puts a hold in words for the batches that wait for it.
+func heldWaits(h hold.Hold) string {
 	return fmt.Sprintf("an operator to release batch %d (slipway spool release %d)", h.Seq, h.Seq)
 }
 
-// warning is what status says of it.
-func (h hold) warning() string {
+// heldWarning is what status says of it.
+func heldWarning(h hold.Hold) string {
 	return fmt.Sprintf("an operator holds batch %d and all behind it since %s: `slipway spool release %d` lets them go",
 		h.Seq, h.Since.Local().Format("2006-01-02 15:04:05"), h.Seq)
 }
@@ -66,12 +52,16 @@ func (s *Shipper) order(ctx context.Context, verb, arg string) error {
 		return fmt.Errorf("%s a batch of volume %s: %w", verb, name, errNotArrived)
 	}
 	v, seq := s.all()[i], batch.Seq(n)
-	if err := v.obey(verb, seq, s.now()); err != nil {
+	s.orderMu.Lock()
+	defer s.orderMu.Unlock()
+	list, err := v.obey(verb, seq, s.now())
+	if err == nil && verb != "now" {
+		err = hold.Write(s.holdsPath(name), list)
+	}
+	if err != nil {
 		return fmt.Errorf("%s batch %d of volume %s: %w", verb, seq, name, err)
 	}
-	if err := s.flush(ctx, v); err != nil {
-		return err
-	}
+	v.setHolds(list)
 	v.publishing.Lock() // what was on its way is there now, or never
 	s.log.Info("an operator's word", "volume", name, "order", verb, "batch", seq)
 	v.publishing.Unlock()
@@ -89,40 +79,63 @@ func (s *Shipper) OrderOnce(ctx context.Context, verb, arg string) error {
 	return errors.Join(s.order(ctx, verb, arg), f.Close())
 }
 
-// obey changes what the volume's cursors are held back by.
-func (v *volume) obey(verb string, seq batch.Seq, now time.Time) error {
+// obey finds out what an order comes to: what is held then. "now" changes nothing of that, and is done here.
+func (v *volume) obey(verb string, seq batch.Seq, now time.Time) ([]hold.Hold, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	at := slices.IndexFunc(v.holds, func(h hold) bool { return h.Seq == seq })
+	if !v.known {
+		return nil, errStarting
+	}
+	list := slices.Clone(v.holds)
+	at := slices.IndexFunc(list, func(h hold.Hold) bool { return h.Seq == seq })
 	switch verb {
 	case "hold":
 		if seq > v.acks.Head+1 || seq == 0 { // the next one may be held before it is there
-			return fmt.Errorf("%w: the newest is %d: %w", errNotArrived, v.acks.Head, fs.ErrNotExist)
+			return nil, fmt.Errorf("%w: the newest is %d: %w", errNotArrived, v.acks.Head, fs.ErrNotExist)
 		}
 		if len(v.cursors) > 0 && seq <= v.neededLocked() {
-			return errEverywhere
+			return nil, errEverywhere
 		}
 		if at < 0 {
-			v.holds = append(v.holds, hold{Seq: seq, Since: now})
+			list = append(list, hold.Hold{Seq: seq, Since: now})
 		}
 	case "release":
 		if at < 0 {
-			return fmt.Errorf("%w%s", errNotHeld, v.heldListLocked())
+			return nil, fmt.Errorf("%w%s", errNotHeld, v.heldListLocked())
 		}
-		v.holds = slices.Delete(v.holds, at, at+1)
+		list = slices.Delete(list, at, at+1)
 	case "now":
 		if seq > v.acks.Head || seq == 0 {
-			return fmt.Errorf("%w: the newest is %d: %w", errNotArrived, v.acks.Head, fs.ErrNotExist)
+			return nil, fmt.Errorf("%w: the newest is %d: %w", errNotArrived, v.acks.Head, fs.ErrNotExist)
 		}
-		if h := v.heldBackLocked(); h.Seq > 0 && h.Seq <= seq {
-			return fmt.Errorf("batch %d is held: %w", h.Seq, errHeldBefore)
+		if h := hold.First(v.holds); h.Seq > 0 && h.Seq <= seq {
+			return nil, fmt.Errorf("batch %d is held: %w", h.Seq, errHeldBefore)
 		}
 		v.manual = max(v.manual, seq)
 	default:
-		return errNoSuchOrder
+		return nil, errNoSuchOrder
 	}
-	v.stateDirty = true
-	return nil
+	return list, nil
+}
+
+func (v *volume) setHolds(list []hold.Hold) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.holds = list
+}
+
+func (s *Shipper) holdsPath(volume string) string {
+	return hold.Path(filepath.Dir(s.checkpointPath(volume)), volume)
+}
+
+// readHolds returns what is held. Where that cannot be known everything is, until an operator has decided.
+func (s *Shipper) readHolds(volume string) []hold.Hold {
+	list, err := hold.Read(s.holdsPath(volume))
+	if err != nil {
+		s.log.Error("nothing is shipped until `slipway spool release 1`", "volume", volume, "error", err)
+		return []hold.Hold{{Seq: 1, Since: s.now()}}
+	}
+	return list
 }
 
 // heldListLocked names what is held, for who has named something else.
@@ -141,6 +154,6 @@ func (v *volume) heldListLocked() string {
 func (v *volume) heldBack(seq batch.Seq) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	h := v.heldBackLocked()
+	h := hold.First(v.holds)
 	return h.Seq > 0 && h.Seq <= seq
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -191,4 +193,41 @@ func TestHoldMeetsPublish(t *testing.T) {
 		t.Errorf("spool ls says %+v", rows)
 	}
 	c.noneIllegal()
+}
+
+// TestOrderWhileStarting: before the shipper knows what is there, an order is answered with that, and nothing of what was known is lost.
+func TestOrderWhileStarting(t *testing.T) {
+	c := newCacheHost(t, "vault1")
+	p := newPrimary(t, "projects")
+	p.put(c.store, p.seal([]int{10}, nil))
+	c.mustOnce()
+	c.start()
+	end, err := c.ship.begin() // as Run does
+	must(t, err)
+	c.ship.discover(t.Context())
+	if err := c.ship.Do(t.Context(), "hold", "projects/1"); !errors.Is(err, errStarting) {
+		t.Errorf("before anything is known: %v", err)
+	}
+	end()
+	c.mustOnce()
+	c.wantHead("projects", "vault1", 1)
+}
+
+// TestDamagedHolds: where nobody knows what is held, everything is, until an operator releases it.
+func TestDamagedHolds(t *testing.T) {
+	c := newCacheHost(t, "vault1")
+	p := newPrimary(t, "projects")
+	p.put(c.store, p.seal([]int{10}, nil))
+	c.start()
+	path := c.ship.holdsPath("projects")
+	must(t, os.MkdirAll(filepath.Dir(path), 0o700))
+	must(t, os.WriteFile(path, []byte("[{"), 0o600))
+	c.mustOnce()
+	c.wantHead("projects", "vault1", 0)
+	if n := c.log.find("nothing is shipped until"); n == 0 {
+		t.Error("nobody is told")
+	}
+	c.order("release", "projects/1")
+	c.mustOnce()
+	c.wantHead("projects", "vault1", 1)
 }

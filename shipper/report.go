@@ -10,6 +10,7 @@ import (
 	"slipway/internal/batch"
 	"slipway/internal/batchlist"
 	"slipway/internal/control"
+	"slipway/internal/hold"
 	"slipway/internal/store"
 )
 
@@ -103,8 +104,8 @@ func (v *volume) warningsLocked() []string {
 	if v.acks.Full {
 		list = append(list, "the store has reached its cap: raise ship.cap, shorten ship.keep, or see why the backup hosts do not take more")
 	}
-	if h := v.heldBackLocked(); h.Seq > 0 {
-		list = append(list, h.warning())
+	if h := hold.First(v.holds); h.Seq > 0 {
+		list = append(list, heldWarning(h))
 	}
 	if v.ahead != "" {
 		list = append(list, v.ahead)

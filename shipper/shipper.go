@@ -59,6 +59,8 @@ type Shipper struct {
 	beginMu sync.Mutex
 	begun   bool // guarded by beginMu: the volumes are those of Run or ShipOnce, and not what remember read
 
+	orderMu sync.Mutex // one operator's word at a time
+
 	mu      sync.Mutex
 	volumes map[string]*volume // guarded by mu
 }

@@ -9,6 +9,7 @@ import (
 
 	"slipway/internal/ack"
 	"slipway/internal/batch"
+	"slipway/internal/hold"
 	"slipway/internal/intake"
 	"slipway/internal/store"
 )
@@ -40,11 +41,11 @@ type volume struct {
 	acks       ack.Acks
 	acksDirty  bool
 	stateDirty bool
-	manual     batch.Seq // an operator said: everything up to here goes
-	holds      []hold    // an operator said: nothing goes from here on
-	note       string    // what the next batch waits for, in words
-	fault      string    // why nothing of this volume is taken
-	ahead      string    // the primary's clock, if it is wrong
+	manual     batch.Seq   // an operator said: everything up to here goes
+	holds      []hold.Hold // an operator said: nothing goes from here on
+	note       string      // what the next batch waits for, in words
+	fault      string      // why nothing of this volume is taken
+	ahead      string      // the primary's clock, if it is wrong
 	agreement  agreement
 	unfinished bool // the first pass has not seen everything yet: our acks would go back
 }
@@ -93,6 +94,7 @@ func (s *Shipper) newVolume(name string) *volume {
 			Owners: s.cfg.Owners[name], Pins: intake.Pins(filepath.Join(s.cfg.State, "pins")),
 		},
 		wake:       make(chan struct{}, 1),
+		holds:      s.readHolds(name),
 		unfinished: true,
 		acks:       ack.Acks{Store: s.cfg.Name, Kind: "cache", URL: s.cfg.Store, Copies: s.cfg.Ship.Copies},
 	}
@@ -110,7 +112,7 @@ func (v *volume) restoreLocked(p *checkpoint) {
 	v.chain, v.evicted, v.gone, v.toSweep = p.Chain, p.Evicted, p.Gone, p.Sweep
 	a := p.Cache
 	a.Store, a.Kind, a.URL, a.Copies = v.acks.Store, v.acks.Kind, v.acks.URL, v.acks.Copies
-	v.acks, v.holds = a, p.Holds
+	v.acks = a
 	for _, c := range v.cursors {
 		if r, ok := p.Hosts[c.h.name]; ok {
 			r.Acks.Store, r.Acks.Kind, r.Acks.URL = c.acks.Store, c.acks.Kind, c.acks.URL
@@ -122,7 +124,6 @@ func (v *volume) restoreLocked(p *checkpoint) {
 func (v *volume) snapshotLocked() checkpoint {
 	p := checkpoint{VolumeID: v.in.ID, Chain: v.chain.Clone(), Evicted: v.evicted, Gone: v.gone, Cache: v.acks, Hosts: map[string]hostRecord{}}
 	p.Sweep = append(p.Sweep, v.toSweep...)
-	p.Holds = append(p.Holds, v.holds...)
 	for _, c := range v.cursors {
 		p.Hosts[c.h.name] = hostRecord{Acks: c.acks, Due: append([]ack.Mark(nil), c.marks...)}
 	}

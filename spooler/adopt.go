@@ -39,34 +39,14 @@ func Adopt(ctx context.Context, opt Options) (err error) {
 	w.Append(&journal.Record{Op: journal.OpStart, Node: id, Attr: attr})
 	g.Go(func() error {
 		defer stop()
-		return s.adopt(working)
+		return s.steps(working, func(again time.Duration, err error) (time.Duration, bool, error) {
+			return again, err != nil || s.whole(), err
+		})
 	})
 	if err := g.Wait(); err != nil && (!errors.Is(err, context.Canceled) || ctx.Err() != nil) {
 		return fmt.Errorf("seal %s: %w", opt.Source.Name(), err)
 	}
 	return nil
-}
-
-// adopt steps until the whole is sealed.
-func (s *Spooler) adopt(ctx context.Context) error {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-s.wake:
-		case <-timer.C:
-		}
-		again, err := s.Step(ctx)
-		if err != nil {
-			return err
-		}
-		if s.whole() {
-			return nil
-		}
-		timer.Reset(again)
-	}
 }
 
 // whole tells whether the head holds everything that there is.

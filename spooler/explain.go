@@ -112,13 +112,7 @@ func (s *Spooler) Explain(_ context.Context, path string) (control.Explained, er
 			out.WaitingFor = "the next batch"
 			return nil
 		}
-		stage, copies := s.stages.of(n.Seq)
-		out.Stage, out.Copies, out.Batch, out.Stores = stage.String(), copies, uint64(n.Seq), s.stages.holding(n.Seq)
-		var until *time.Time
-		if out.WaitingFor, until = s.whyAt(n.Seq, stage); until != nil {
-			seconds := max(0, until.Sub(v.now()).Seconds())
-			out.ETASeconds = &seconds
-		}
+		s.explainSealed(&out, n.Seq)
 		return nil
 	})
 	if err == nil && out.Batch > 0 {
@@ -126,6 +120,17 @@ func (s *Spooler) Explain(_ context.Context, path string) (control.Explained, er
 		out.Since, out.Reached = &since, s.stages.reached(batch.Seq(out.Batch), since)
 	}
 	return out, err
+}
+
+// explainSealed says how far the batch of a file is.
+func (s *Spooler) explainSealed(out *control.Explained, seq batch.Seq) {
+	stage, copies := s.stages.of(seq)
+	out.Stage, out.Copies, out.Batch, out.Stores = stage.String(), copies, uint64(seq), s.stages.holding(seq)
+	var until *time.Time
+	if out.WaitingFor, until = s.whyAt(seq, stage); until != nil {
+		seconds := max(0, until.Sub(s.vol.now()).Seconds())
+		out.ETASeconds = &seconds
+	}
 }
 
 // List implements control.Lister: the tree as last sealed, and what is left out of it.

@@ -133,8 +133,25 @@ func (s *Spooler) nudge() {
 	}
 }
 
-// loop runs Step whenever something happened or is due.
+// loop steps until ctx ends or memory can no longer be trusted.
 func (s *Spooler) loop(ctx context.Context) error {
+	return s.steps(ctx, func(again time.Duration, err error) (time.Duration, bool, error) {
+		var fatal *fatalError
+		if errors.As(err, &fatal) {
+			return 0, true, err
+		}
+		if err != nil && ctx.Err() == nil {
+			s.log.Error("sealing does not go on", "error", err)
+			s.vol.setProblem(err)
+			s.fsyncs.blame(err)
+			again = time.Second
+		}
+		return again, false, nil
+	})
+}
+
+// steps runs Step whenever something happened or is due. judge says of each when the next is due, or that it was the last.
+func (s *Spooler) steps(ctx context.Context, judge func(again time.Duration, err error) (next time.Duration, last bool, fault error)) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -144,18 +161,11 @@ func (s *Spooler) loop(ctx context.Context) error {
 		case <-s.wake:
 		case <-timer.C:
 		}
-		again, err := s.Step(ctx)
-		var fatal *fatalError
-		if errors.As(err, &fatal) {
-			return err
+		next, last, fault := judge(s.Step(ctx))
+		if last {
+			return fault
 		}
-		if err != nil && ctx.Err() == nil {
-			s.log.Error("sealing does not go on", "error", err)
-			s.vol.setProblem(err)
-			s.fsyncs.blame(err)
-			again = time.Second
-		}
-		timer.Reset(again)
+		timer.Reset(next)
 	}
 }
 

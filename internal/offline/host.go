@@ -14,6 +14,7 @@ import (
 	"slipway/internal/batchlist"
 	"slipway/internal/config"
 	"slipway/internal/control"
+	"slipway/internal/hold"
 	"slipway/internal/store"
 )
 
@@ -111,12 +112,25 @@ func (h *Host) Batches(ctx context.Context, volume string, from uint64, limit in
 		}
 		acks, _ := ack.ReadAll(ctx, s) // without acks the stage is the lowest there is
 		list, err := listed(ctx, s, batchlist.Path(filepath.Join(h.state, "volumes"), name), filepath.Join(h.store, name), from, limit)
-		for _, r := range list {
-			rows = append(rows, batchRow(name, r, acks))
+		held, _ := hold.Read(hold.Path(filepath.Join(h.state, "volumes"), name)) // the shipper says it when it cannot be read
+		first, hosts := uint64(hold.First(held).Seq), backupHosts(acks)
+		for _, b := range list {
+			r := batchRow(name, b, acks)
+			r.Held = first > 0 && r.Seq >= first && (hosts == 0 || r.Copies < hosts)
+			rows = append(rows, r)
 		}
 		return err
 	})
 	return rows, err
+}
+
+func backupHosts(acks []ack.Acks) (n int) {
+	for _, a := range acks {
+		if a.Kind == "backup" {
+			n++
+		}
+	}
+	return n
 }
 
 // listed returns what listings show of the batch files of a volume's store, from a number on. Signatures are not checked.

@@ -19,6 +19,7 @@ import (
 	"slipway/internal/catalog"
 	"slipway/internal/config"
 	"slipway/internal/control"
+	"slipway/internal/hold"
 	"slipway/internal/journal"
 	"slipway/internal/restore/volumetest"
 	"slipway/internal/shard"
@@ -397,6 +398,12 @@ func TestCacheHost(t *testing.T) {
 	}
 	if got := strings.Join(stages, " "); got != "stored stored cached" {
 		t.Error(got)
+	}
+	must(t, hold.Write(hold.Path(filepath.Join(c.Cache.State, "volumes"), "projects"), []hold.Hold{{Seq: 2}}))
+	rows, err = AllBatches(t.Context(), a)
+	must(t, err)
+	if rows[0].Held || !rows[1].Held || !rows[2].Held {
+		t.Errorf("held from batch 2 on: %+v", rows)
 	}
 	if rows[1].Copies != 2 || rows[1].Seq != 2 || rows[1].Volume != "projects" {
 		t.Errorf("%+v", rows[1])

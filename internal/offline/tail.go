@@ -268,7 +268,8 @@ func (v *Volume) Explain(_ context.Context, name string) (control.Explained, err
 		if err != nil {
 			return err
 		}
-		stage, _ := v.stage(uint64(in.Seq))
+		stage, stores := v.stage(uint64(in.Seq))
+		e.Stores = stores
 		e.Stage, e.Batch, e.Copies = stage.String(), uint64(in.Seq), copiesOf(v.last.Stores, uint64(in.Seq))
 		if stage < control.Stored {
 			e.WaitingFor = "the daemon is dead: nothing is pushed until `slipway mount` runs"
