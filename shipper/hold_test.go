@@ -13,6 +13,7 @@ import (
 	"slipway/internal/batch"
 	"slipway/internal/config"
 	"slipway/internal/durable"
+	"slipway/internal/health"
 )
 
 // order gives an operator's word through the door that the control socket uses.
@@ -48,6 +49,9 @@ func TestHold(t *testing.T) {
 	must(t, err)
 	if w := strings.Join(status[0].Warnings, "\n"); !strings.Contains(w, "an operator holds batch 2") {
 		t.Errorf("status warns %q", w)
+	}
+	if why := health.Problems(status, nil); len(why) > 0 {
+		t.Errorf("what an operator has wished is a problem: %q", why)
 	}
 	c.order("release", "projects/2")
 	c.mustOnce()

@@ -54,6 +54,9 @@ func (s *Shipper) status(v *volume, now time.Time) control.Status {
 	}
 	st.Stores = append(st.Stores, own)
 	st.Warnings = append(v.warningsLocked(), v.agreementWarningsLocked(now)...)
+	if h := hold.First(v.holds); h.Seq > 0 {
+		st.Warn(control.Alarm{Event: control.Held, Level: control.LevelWarning, Message: heldWarning(h)})
+	}
 	for _, c := range v.cursors {
 		r := c.reportLocked()
 		x := storeStatus(r, now)
@@ -103,9 +106,6 @@ func (v *volume) warningsLocked() []string {
 	}
 	if v.acks.Full {
 		list = append(list, "the store has reached its cap: raise ship.cap, shorten ship.keep, or see why the backup hosts do not take more")
-	}
-	if h := hold.First(v.holds); h.Seq > 0 {
-		list = append(list, heldWarning(h))
 	}
 	if v.ahead != "" {
 		list = append(list, v.ahead)

@@ -150,7 +150,7 @@ func (s *Spooler) storeStatus(now time.Time) []control.StoreStatus {
 	acks := s.stages.backupAcks()
 	slices.SortFunc(acks, func(a, b ackOf) int { return strings.Compare(a.Store, b.Store) })
 	for _, a := range acks {
-		x := control.StoreStatus{Name: a.Store, Kind: a.Kind, URL: a.URL, Batch: uint64(a.Head), State: a.Word(), Error: a.Error}
+		x := control.StoreStatus{Name: a.Store, Kind: a.Kind, URL: a.URL, Batch: uint64(a.Head), State: a.WordAt(now), Error: a.Error}
 		list = append(list, x)
 	}
 	for i := range list {

@@ -16,10 +16,11 @@ func TestBackupHostStates(t *testing.T) {
 	r.s.stages.acked([]ack.Acks{
 		{Store: "vault1", Kind: "backup"}, {Store: "vault2", Kind: "backup", Error: "another host key", State: ack.Refused},
 		{Store: "vault3", Kind: "backup", Error: "no answer"}, {Store: "vault4", Kind: "backup", Error: "no room", Full: true},
+		{Store: "vault5", Kind: "backup", Waits: &ack.Wait{From: 1, For: "the window 22:00-06:00"}},
 	})
 	st, err := r.s.Status(t.Context())
 	check(t, err)
-	want := map[string]string{"vault1": "ok", "vault2": "refused", "vault3": "down", "vault4": "full"}
+	want := map[string]string{"vault1": "ok", "vault2": "refused", "vault3": "down", "vault4": "full", "vault5": "waiting"}
 	for _, s := range st[0].Stores {
 		if s.Kind == "backup" && s.State != want[s.Name] {
 			t.Errorf("%s is %s, want %s", s.Name, s.State, want[s.Name])

@@ -259,6 +259,19 @@ func (a *Acks) Word() string {
 	return "down"
 }
 
+// overdue is how far clocks may differ without anybody saying so.
+const overdue = 5 * time.Minute
+
+// WordAt is Word, but "waiting" for a store that lacks nothing but what is held back by a condition or an operator. When the time has
+// passed at which that ends by itself, and nothing has come of it, it is no reason any more.
+func (a *Acks) WordAt(now time.Time) string {
+	word := a.Word()
+	if w := a.Waits; word == "ok" && w != nil && (w.Until == nil || now.Before(w.Until.Add(overdue))) {
+		return "waiting"
+	}
+	return word
+}
+
 func newest[T any](list []T, n int) []T {
 	if len(list) > n {
 		return list[len(list)-n:]

@@ -283,3 +283,24 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// TestWordAt: what waits as the operator has set is where it should be, until the time has passed at which it should have gone.
+func TestWordAt(t *testing.T) {
+	now := time.Date(2026, 11, 23, 22, 0, 0, 0, time.UTC)
+	at := func(d time.Duration) *time.Time { u := now.Add(d); return &u }
+	for _, tt := range []struct {
+		a    Acks
+		want string
+	}{
+		{Acks{}, "ok"},
+		{Acks{Waits: &Wait{From: 1}}, "waiting"},
+		{Acks{Waits: &Wait{From: 1, Until: at(time.Hour)}}, "waiting"},
+		{Acks{Waits: &Wait{From: 1, Until: at(-time.Minute)}}, "waiting"},
+		{Acks{Waits: &Wait{From: 1, Until: at(-time.Hour)}}, "ok"},
+		{Acks{Waits: &Wait{From: 1}, Error: "no answer"}, "down"},
+	} {
+		if got := tt.a.WordAt(now); got != tt.want {
+			t.Errorf("%+v is %s, want %s", tt.a, got, tt.want)
+		}
+	}
+}

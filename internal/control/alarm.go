@@ -14,8 +14,11 @@ const (
 	Recovered          = "recovered"
 )
 
-// OneRecipient is the event of an alarm that no hook tells of: as things are set up, and no fault of a daemon.
-const OneRecipient = "one_recipient"
+// Events of alarms that no hook tells of: as the operator has set things up, and no fault of a daemon.
+const (
+	OneRecipient = "one_recipient"
+	Held         = "held" // batches, by an operator
+)
 
 // Levels of an Alarm.
 const (
