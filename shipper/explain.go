@@ -104,8 +104,8 @@ func (s *Shipper) remember(ctx context.Context) error {
 		if p == nil {
 			continue
 		}
-		v.in.ID = p.VolumeID
 		v.mu.Lock()
+		v.in.ID = p.VolumeID
 		v.restoreLocked(p)
 		v.known = true
 		v.mu.Unlock()

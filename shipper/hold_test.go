@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -70,16 +71,18 @@ func TestHoldOnTheWay(t *testing.T) {
 	b := p.seal([]int{10, 20}, nil)
 	p.put(c.store, b)
 	c.start()
-	fired := false
+	var fired sync.Once // two shards travel at once
+	met := make(chan struct{})
 	c.hosts["vault1"].setBefore(func(_ context.Context, name string) error {
-		if strings.HasPrefix(name, "projects/shards") && !fired {
-			fired = true
-			c.order("hold", "projects/1")
+		if strings.HasPrefix(name, "projects/shards") {
+			fired.Do(func() { c.order("hold", "projects/1"); close(met) })
 		}
 		return nil
 	})
 	c.mustOnce()
-	if !fired {
+	select {
+	case <-met:
+	default:
 		t.Fatal("nothing was on the way")
 	}
 	if _, err := c.hosts["vault1"].Stat(t.Context(), "projects/"+b.path()); err == nil {

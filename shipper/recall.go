@@ -23,12 +23,14 @@ func (s *Shipper) recall(ctx context.Context, v *volume, id batch.VolumeID) erro
 	if err != nil {
 		return err
 	}
+	v.mu.Lock()
 	v.in.ID = id
 	if p != nil {
 		v.in.ID = p.VolumeID
-		v.mu.Lock()
 		v.restoreLocked(p)
-		v.mu.Unlock()
+	}
+	v.mu.Unlock()
+	if p != nil {
 		if err := s.recheck(ctx, v, p.Chain, p.Evicted); err != nil {
 			return err
 		}
