@@ -3,6 +3,7 @@ package control
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,7 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Classes of errors of a Client.
+// Classes of errors of a Client. A daemon that ends while it is asked is ErrNoDaemon, too.
 var (
 	ErrNoDaemon = errors.New("no daemon is running")
 	ErrSilent   = errors.New("the daemon does not answer")
@@ -193,6 +194,8 @@ func classify(ctx context.Context, err error) error {
 		return err
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return fmt.Errorf("ask daemon: %w", ErrSilent)
+	case isCut(err):
+		return fmt.Errorf("ask daemon: it ended before its answer did: %w", ErrNoDaemon)
 	}
 	return err
 }
@@ -221,13 +224,13 @@ func decode[T any](s *bufio.Scanner) ([]T, error) {
 		}
 		if bytes.HasPrefix(line, []byte(`{"failure":`)) {
 			var r refusal
-			if err := json.Unmarshal(line, &r); err != nil {
+			if err := unmarshal(s, line, &r); err != nil {
 				return nil, err
 			}
 			return nil, &r
 		}
 		var row T
-		if err := json.Unmarshal(line, &row); err != nil {
+		if err := unmarshal(s, line, &row); err != nil {
 			return nil, err
 		}
 		rows = append(rows, row)
@@ -236,4 +239,13 @@ func decode[T any](s *bufio.Scanner) ([]T, error) {
 		return nil, err
 	}
 	return nil, io.ErrUnexpectedEOF
+}
+
+// unmarshal reads a line. One that cannot be read, with nothing behind it, is the part that came of a line that was cut.
+func unmarshal(s *bufio.Scanner, line []byte, row any) error {
+	err := json.Unmarshal(line, row)
+	if err != nil && !s.Scan() {
+		return cmp.Or(s.Err(), io.ErrUnexpectedEOF)
+	}
+	return err
 }

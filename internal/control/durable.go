@@ -42,7 +42,7 @@ func AwaitDurable(ctx context.Context, stateDir string, q Durable, within time.D
 	for {
 		q.Within = time.Until(deadline) * 19 / 20
 		err := newClient(stateDir, answerWithin, 0).durable(ctx, q)
-		if err == nil || ctx.Err() == nil && !errors.Is(err, ErrNoDaemon) && !errors.Is(err, ErrSilent) && !isCut(err) {
+		if err == nil || ctx.Err() == nil && !errors.Is(err, ErrNoDaemon) && !errors.Is(err, ErrSilent) {
 			return err
 		}
 		timer := time.NewTimer(pause.NextBackOff())

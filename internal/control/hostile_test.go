@@ -55,11 +55,11 @@ func TestStrangeAnswers(t *testing.T) {
 		reply string
 		want  error // nil: any
 	}{
-		"hung up at once":  {"", io.EOF},
+		"hung up at once":  {"", ErrNoDaemon},
 		"not HTTP":         {"SSH-2.0-OpenSSH\r\n", nil},
 		"refused":          {"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n", nil},
-		"cut":              {reply(`{"volume":"projects"}` + "\n"), io.ErrUnexpectedEOF},
-		"cut in a line":    {reply(`{"volume":"proj`), nil},
+		"cut":              {reply(`{"volume":"projects"}` + "\n"), ErrNoDaemon},
+		"cut in a line":    {reply(`{"volume":"proj`), ErrNoDaemon},
 		"not JSON":         {reply("hello\n\n"), nil},
 		"wrong type":       {reply(`{"volume":3}` + "\n\n"), nil},
 		"endless line":     {reply(strings.Repeat("x", longestLine+10)), bufio.ErrTooLong},

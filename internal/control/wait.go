@@ -52,7 +52,7 @@ func Wait(ctx context.Context, stateDir string, g Goal, news func(Barrier)) (Bar
 			}
 			b = next
 			news(b)
-		case (b.Mark != "" || supervised(stateDir)) && (errors.Is(err, ErrNoDaemon) || errors.Is(err, ErrSilent) || isCut(err)):
+		case (b.Mark != "" || supervised(stateDir)) && (errors.Is(err, ErrNoDaemon) || errors.Is(err, ErrSilent)):
 			b.Why = err.Error()
 			news(b)
 		default:
