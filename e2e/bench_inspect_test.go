@@ -19,7 +19,7 @@ import (
 )
 
 // TestBenchInspect: what commands, page and metrics take that only read this node's state, with many files in the catalog and many
-// batches in the store; with daemons running, then with all of them dead. Everything lies in memory: what a disk takes would hide the rest.
+// batches in the store; with daemons running, then stopped, then dead. Everything lies in memory: what a disk takes would hide the rest.
 func TestBenchInspect(t *testing.T) {
 	memory := t.TempDir()
 	must(t, syscall.Mount("none", memory, "tmpfs", 0, "size=16g,nr_inodes=8m"))
@@ -38,22 +38,23 @@ func benchInspect(t *testing.T) {
 	s.wait("sealed")
 	s.manyBatches(uint64(batches))
 	s.wait("stored")
-	rows := [][]string{{"", "running", "dead"}}
+	rows := [][]string{{"", "running", "stopped", "dead"}}
 	questions := s.questions(batches)
 	running := s.ask(questions)
 	page := s.pageOf(s.primary)
 	scrapes := map[string]time.Duration{"scrape of /metrics": timeToGet(t, page+"metrics"), "the page's look-up of batches": timeToGet(t, page+"batches?volume=projects")}
+	stopped := s.askStopped(questions)
 	s.stopPrimary()
 	s.shipper.stop(t)
 	dead := s.ask(questions)
 	for i, q := range questions {
-		rows = append(rows, []string{q.name, millis(running[i]), millis(dead[i])})
-		if slow := max(running[i], dead[i]); slow > 200*time.Millisecond {
+		rows = append(rows, []string{q.name, millis(running[i]), millis(stopped[i]), millis(dead[i])})
+		if slow := max(running[i], stopped[i], dead[i]); slow > 200*time.Millisecond {
 			t.Errorf("%s takes %v, want at most 200 ms", q.name, slow)
 		}
 	}
 	for name, d := range scrapes {
-		rows = append(rows, []string{name, millis(d), ""})
+		rows = append(rows, []string{name, millis(d), "", ""})
 		if d > 50*time.Millisecond {
 			t.Errorf("%s takes %v, want at most 50 ms", name, d)
 		}
@@ -118,6 +119,20 @@ func (s *site) questions(batches int) []question {
 		}
 	}
 	return append(list, question{"cache1: ship --explain", []string{"ship", "--explain", "-c", s.cacheCf}})
+}
+
+// askStopped is ask while the daemons are stopped.
+func (s *site) askStopped(list []question) []time.Duration {
+	s.t.Helper()
+	pids := append(s.child("spooler"), s.shipper.cmd.Process.Pid)
+	for _, pid := range pids {
+		must(s.t, syscall.Kill(pid, syscall.SIGSTOP))
+	}
+	took := s.ask(list)
+	for _, pid := range pids {
+		must(s.t, syscall.Kill(pid, syscall.SIGCONT))
+	}
+	return took
 }
 
 // ask returns the median of what each question takes, as a whole process.

@@ -130,8 +130,8 @@ func (s *site) inspect(what, stage string, pending bool) {
 	s.slipway("spool", "pending", "-c", s.config)
 }
 
-// TestInspectStopped: with every daemon stopped, status and the list of batches are told all the same, with how old they are; what only
-// the daemon could tell says: try again later.
+// TestInspectStopped: with every daemon stopped everything that is asked is answered from the disk, with how old it is, what was written
+// since among it; what has to be done by the daemon says: try again later.
 func TestInspectStopped(t *testing.T) {
 	s := newSite(t, siteOptions{plain: true, vaults: []string{"vault1"}})
 	s.start()
@@ -165,15 +165,36 @@ func TestInspectStopped(t *testing.T) {
 			t.Errorf("%s: spool show says\n%s", role, out)
 		}
 	}
-	for _, args := range [][]string{{"spool", "pending"}, {"explain", filepath.Join(s.mount, "file")}} {
-		if out, code := s.try(append(args, "-c", s.config)...); code != 5 || !strings.Contains(out, "does not answer") {
-			t.Errorf("%q: exit code %d\n%s", args, code, out)
-		}
-	}
+	s.besideStopped(head)
 	if out, code := s.try("wait", "--stage", "stored", "--timeout", "300ms", "-c", s.config); code != 124 || !strings.Contains(out, "does not answer") {
 		t.Errorf("wait: exit code %d\n%s", code, out)
 	}
 	if out, code := s.try("spool", "hold", head, "-c", s.cacheCf); code != 5 || !strings.Contains(out, "does not answer") {
 		t.Errorf("hold: exit code %d\n%s", code, out)
+	}
+}
+
+// besideStopped asks a primary whose spooler is stopped, and the mount goes on.
+func (s *site) besideStopped(head string) {
+	t := s.t
+	t.Helper()
+	must(t, os.WriteFile(filepath.Join(s.mount, "since"), []byte("nobody has read this"), 0o644))
+	rows := s.jsonLines("spool", "pending", "-c", s.config)
+	if len(rows) != 1 || rows[0]["path"] != "since" || rows[0]["why"] != "the daemon does not answer" {
+		t.Errorf("pending: %v, want the file that was written since", rows)
+	}
+	status := s.jsonLines("status", "-c", s.config)
+	if p, _ := status[0]["pending"].(map[string]any); p["files"] != 1.0 || status[0]["daemon"] != "not answering" || status[0]["stale"] != true {
+		t.Errorf("status: %v", status)
+	}
+	for _, tt := range [][]string{
+		{"the daemon does not answer: nothing is sealed unless it goes on", "explain", filepath.Join(s.mount, "since")},
+		{"stored", "explain", filepath.Join(s.mount, "file")},
+		{head, "explain", filepath.Join(s.mount, "file")},
+		{" file\n", "ls"},
+	} {
+		if out := s.slipway(append(tt[1:], "-c", s.config)...); !strings.Contains(out, tt[0]) {
+			t.Errorf("%q: no %q in\n%s", tt[1:], tt[0], out)
+		}
 	}
 }

@@ -38,6 +38,7 @@ func TestScripts(t *testing.T) {
 			"rc": exitsWith, "keys": hasKeys, "awaitfile": awaitFile, "flip": flip, "sendsignal": sendSignal, "sametree": sameTree, "expand": expand,
 			"nothingin": nothingIn, "nextbatch": nextBatch,
 		},
+		Deadline: time.Now().Add(5 * time.Minute), // a script that fails leaves a stopped process, which ends by a kill alone
 		Setup: func(env *testscript.Env) error {
 			env.Defer(func() { // a script that failed in the middle leaves its mount behind
 				_ = unix.Unmount(filepath.Join(env.WorkDir, "mnt"), unix.MNT_DETACH)

@@ -53,10 +53,27 @@ const mapBytes = 1 << 30
 // growBytes is by how much the file grows at once; each growth is an fsync of its own.
 const growBytes = 4 << 20
 
+// access is how a catalog is opened.
+type access int
+
+const (
+	writing access = iota // the spooler's way: nobody else has it
+	reading               // with others that read
+	beside                // beside whoever writes, from a copy
+)
+
+// patience is how long the file's lock is waited for.
+func (a access) patience() time.Duration {
+	if a == writing {
+		return writeWait
+	}
+	return readWait
+}
+
 // Catalog is one bbolt file. Only the spooler writes it. Safe for concurrent use; Update calls run one after another.
 type Catalog struct {
-	path     string
-	readOnly bool
+	path   string
+	access access
 
 	mu     sync.Mutex
 	db     *bolt.DB // nil after Close, or when opening anew failed
@@ -72,15 +89,15 @@ func Open(path string) (*Catalog, error) {
 			return nil, fmt.Errorf("make catalog %s: %w", path, err)
 		}
 	}
-	return open(path, false)
+	return open(path, writing)
 }
 
 // OpenReadOnly is for the command line when the daemon is dead; ErrBusy within 200 ms if it is not, fs.ErrNotExist if
 // there is no catalog.
-func OpenReadOnly(path string) (*Catalog, error) { return open(path, true) }
+func OpenReadOnly(path string) (*Catalog, error) { return open(path, reading) }
 
-func open(path string, readOnly bool) (*Catalog, error) {
-	c := &Catalog{path: path, readOnly: readOnly}
+func open(path string, a access) (*Catalog, error) {
+	c := &Catalog{path: path, access: a}
 	if err := c.openLocked(); err != nil {
 		return nil, fmt.Errorf("open catalog %s: %w", path, err)
 	}
@@ -92,21 +109,17 @@ func open(path string, readOnly bool) (*Catalog, error) {
 
 // openLocked opens the file; c.mu is held, or c is not shared yet.
 func (c *Catalog) openLocked() (err error) {
-	wait := writeWait
-	if c.readOnly {
-		wait = readWait
-	}
 	opt := &bolt.Options{
-		ReadOnly:     c.readOnly,
+		ReadOnly:     c.access != writing,
 		FreelistType: bolt.FreelistMapType,
 		NoStatistics: true,
-		Timeout:      wait,
+		Timeout:      c.access.patience(),
 		// Room to grow: an Update that has to map a larger file waits until no View runs.
 		InitialMmapSize: mapBytes,
 		// bbolt locks this same open file once more, which does nothing: the pages are checked under the lock, before
 		// bbolt trusts them.
 		OpenFile: func(name string, flag int, perm os.FileMode) (*os.File, error) {
-			f, err := openChecked(name, flag&^os.O_CREATE, perm, c.readOnly, wait)
+			f, err := openChecked(name, flag&^os.O_CREATE, perm, c.access)
 			c.file = f
 			return f, err
 		},
@@ -258,7 +271,7 @@ func (c *Catalog) run(fn func(*Tx) error, with func(*bolt.DB, func(*bolt.Tx) err
 		returned = err != nil
 		return err
 	})
-	if err != nil && !returned && !c.readOnly {
+	if err != nil && !returned && c.access == writing {
 		c.mu.Lock()
 		c.stale = true
 		c.mu.Unlock()

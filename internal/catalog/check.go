@@ -61,23 +61,36 @@ func corrupt(format string, args ...any) error {
 }
 
 func checkPages(f *os.File) error {
-	st, err := f.Stat()
+	p, err := mapPages(f)
 	if err != nil {
 		return err
 	}
+	return errors.Join(p.check(), p.unmap())
+}
+
+// mapPages maps a file as far as it reaches now.
+func mapPages(f *os.File) (*pages, error) {
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
 	if !st.Mode().IsRegular() {
-		return corrupt("not a regular file")
+		return nil, corrupt("not a regular file")
 	}
 	if st.Size() < pageHeader+metaSize {
-		return corrupt("file of %d bytes", st.Size())
+		return nil, corrupt("file of %d bytes", st.Size())
 	}
 	data, err := unix.Mmap(int(f.Fd()), 0, int(st.Size()), unix.PROT_READ, unix.MAP_SHARED)
 	if err != nil {
-		return fmt.Errorf("map pages: %w", err)
+		return nil, fmt.Errorf("map pages: %w", err)
 	}
-	p := &pages{data: data, size: uint64(st.Size())}
-	err = p.check()
-	return errors.Join(err, unix.Munmap(data))
+	return &pages{data: data, size: uint64(st.Size())}, nil
+}
+
+func (p *pages) unmap() error {
+	data := p.data
+	p.data = nil
+	return unix.Munmap(data)
 }
 
 func (p *pages) check() error {

@@ -88,14 +88,14 @@ func use(t testing.TB, path string, data []byte) error {
 	if err := os.WriteFile(path, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, readOnly := range []bool{true, false} {
-		c, err := open(path, readOnly)
+	for _, a := range []access{beside, reading, writing} {
+		c, err := open(path, a)
 		if err != nil {
 			return err
 		}
 		verr := c.View(readAll)
 		var uerr error
-		if !readOnly {
+		if a == writing {
 			uerr = errors.Join(c.Update(change), c.View(readAll))
 		}
 		if err := errors.Join(verr, uerr, c.Close()); err != nil {
@@ -276,7 +276,7 @@ func TestFaultWhileOpen(t *testing.T) {
 	if err := c.Close(); err != nil {
 		t.Error(err)
 	}
-	if _, err := open(path, false); !errors.Is(err, ErrCorrupt) { // and not ErrBusy: the lock was given back
+	if _, err := open(path, writing); !errors.Is(err, ErrCorrupt) { // and not ErrBusy: the lock was given back
 		t.Errorf("%v", err)
 	}
 }

@@ -11,12 +11,18 @@ import (
 )
 
 // openChecked opens the file, waits for its lock, and checks its pages.
-func openChecked(name string, flag int, perm os.FileMode, shared bool, wait time.Duration) (*os.File, error) {
-	f, err := os.OpenFile(name, flag, perm)
+func openChecked(name string, flag int, perm os.FileMode, a access) (*os.File, error) {
+	var f *os.File
+	var err error
+	if a == beside {
+		f, err = copyBeside(name) // whose lock is free
+	} else {
+		f, err = os.OpenFile(name, flag, perm)
+	}
 	if err != nil {
 		return nil, err
 	}
-	if err = lock(f, shared, wait); err == nil {
+	if err = lock(f, a != writing, a.patience()); err == nil {
 		err = checkPages(f)
 	}
 	if err != nil {

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -82,5 +83,33 @@ func connect(state string, within time.Duration) (net.Conn, error) {
 	case errors.Is(err, unix.EAGAIN) || errors.Is(err, os.ErrDeadlineExceeded): // its queue of connections is full
 		return nil, fmt.Errorf("%s: %w", SocketPath(state), ErrSilent)
 	}
+	if err == nil && isStopped(conn) {
+		_ = conn.Close()
+		return nil, fmt.Errorf("%s: its process is stopped: %w", SocketPath(state), ErrSilent)
+	}
 	return conn, err
+}
+
+// isStopped tells whether the process that listens at the other end is stopped, so that its answer need not be waited for.
+func isStopped(conn net.Conn) bool {
+	c, ok := conn.(*net.UnixConn)
+	if !ok {
+		return false
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return false
+	}
+	pid := 0
+	err = raw.Control(func(fd uintptr) {
+		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			pid = int(cred.Pid)
+		}
+	})
+	if err != nil || pid == 0 { // of another process namespace
+		return false
+	}
+	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	_, state, found := bytes.Cut(stat[bytes.LastIndexByte(stat, ')')+1:], []byte(" "))
+	return err == nil && found && (state[0] == 'T' || state[0] == 't')
 }

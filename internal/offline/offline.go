@@ -1,5 +1,5 @@
-// Package offline answers for a daemon that is dead: from the catalog, the journal, the store and the last status.json, all
-// read-only. Its answers have the form of the daemon's own (package control) and say that they are stale.
+// Package offline answers for a daemon that is dead, or there and silent: from the catalog, the journal, the store and the last
+// status.json, all read-only. Its answers have the form of the daemon's own (package control) and say that they are stale.
 //
 // It writes nothing, so a crash changes nothing.
 package offline
@@ -37,32 +37,47 @@ type Reached struct {
 	Close func()
 }
 
-// Reach returns the running daemon of a configuration, or else what the disk says. A primary's daemon that is there and does not
-// answer holds the catalog: what only that could tell is control.ErrSilent then.
+// Reach returns the running daemon of a configuration, or else what the disk says.
 func Reach(ctx context.Context, c *config.Config) (*Reached, error) {
 	client, err := control.Dial(c.State())
-	r, daemon := &Reached{Answers: client, Close: func() {}}, "is dead"
-	switch {
-	case err == nil:
-		return r, nil
-	case errors.Is(err, control.ErrSilent):
-		daemon = "does not answer"
-	case !errors.Is(err, control.ErrNoDaemon):
+	if err == nil {
+		return &Reached{Answers: client, Close: func() {}}, nil
+	}
+	if !errors.Is(err, control.ErrSilent) && !errors.Is(err, control.ErrNoDaemon) {
 		return nil, err
+	}
+	r, daemon := &Reached{Close: func() {}}, control.Dead
+	if errors.Is(err, control.ErrSilent) {
+		daemon = control.NotAnswering
 	}
 	if h, ok := hostOf(c); ok {
 		r.Answers = h
-	} else if daemon == "is dead" {
-		v, err := Open(ctx, c.Primary)
+	} else {
+		v, err := Open(ctx, c.Primary, daemon)
 		if err != nil {
 			return nil, err
 		}
+		daemon = v.daemon
 		r.Answers, r.Close = v, func() { _ = v.Close() }
-	} else {
-		r.Answers = silentOf(c.Primary)
 	}
-	r.Note = fmt.Sprintf("the daemon %s: this is what lies on disk; how far the stores are is as of %s ago", daemon, lastSaid(c.State()))
+	r.Note = fmt.Sprintf("%s: this is what lies on disk; how far the stores are is as of %s ago", words(daemon), lastSaid(c.State()))
 	return r, nil
+}
+
+// age says how long ago something was said.
+func age(at time.Time) string {
+	if at.IsZero() {
+		return "an unknown time"
+	}
+	return config.FormatDuration(time.Since(at))
+}
+
+// words says what is the matter with a daemon.
+func words(daemon string) string {
+	if daemon == control.Dead {
+		return "the daemon is dead"
+	}
+	return "the daemon does not answer"
 }
 
 // lastSaid tells how old the daemon's last word is.
@@ -74,17 +89,19 @@ func lastSaid(state string) string {
 	return age(list[0].At)
 }
 
-// Volume answers for a dead spooler.
+// Volume answers for a primary's spooler.
 type Volume struct {
-	cfg  *config.Primary
-	cat  *catalog.Catalog // nil: nothing was ever sealed
-	last control.Status   // of status.json; zero if there is none
-	left *leftout.Finder
+	cfg    *config.Primary
+	daemon string           // control.Dead or control.NotAnswering
+	cat    *catalog.Catalog // nil: nothing was ever sealed
+	last   control.Status   // of status.json; zero if there is none
+	left   *leftout.Finder
 }
 
-// Open opens a primary's state for reading; catalog.ErrBusy if its spooler is alive after all.
-func Open(_ context.Context, p *config.Primary) (*Volume, error) {
-	v := &Volume{cfg: p}
+// Open opens a primary's state for reading. A spooler that was taken for dead and has its catalog open, beginning or ending just
+// now, counts as one that does not answer.
+func Open(_ context.Context, p *config.Primary, daemon string) (*Volume, error) {
+	v := &Volume{cfg: p, daemon: daemon}
 	if _, err := state.Dir(p.State).ReadVolume(); err != nil {
 		return nil, err
 	}
@@ -98,11 +115,22 @@ func Open(_ context.Context, p *config.Primary) (*Volume, error) {
 	if v.left, err = leftout.Open(p); err != nil {
 		return nil, err
 	}
-	v.cat, err = catalog.OpenReadOnly(state.Dir(p.State).Catalog())
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err = v.openCatalog(state.Dir(p.State).Catalog()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, errors.Join(err, v.left.Close())
 	}
 	return v, nil
+}
+
+func (v *Volume) openCatalog(path string) (err error) {
+	if v.daemon == control.Dead {
+		v.cat, err = catalog.OpenReadOnly(path)
+		if !errors.Is(err, catalog.ErrBusy) {
+			return err
+		}
+		v.daemon = control.NotAnswering
+	}
+	v.cat, err = catalog.OpenBeside(path)
+	return err
 }
 
 // Close closes what Open opened.
@@ -125,7 +153,7 @@ func (v *Volume) view(fn func(*catalog.Tx) error) error {
 // Status returns what the catalog and the journal hold now, and of the stores what was last known.
 func (v *Volume) Status(context.Context) ([]control.Status, error) {
 	s := v.last
-	s.Volume, s.Node, s.Role, s.Stale, s.Daemon = v.cfg.Volume, v.cfg.Node, "primary", true, control.Dead
+	s.Volume, s.Node, s.Role, s.Stale, s.Daemon = v.cfg.Volume, v.cfg.Node, "primary", true, v.daemon
 	if s.At.IsZero() {
 		s.At = time.Now()
 	}
@@ -295,19 +323,22 @@ func copiesOf(stores []control.StoreStatus, seq uint64) (n int) {
 	return n
 }
 
-// Status returns the status of a configuration's daemon: its answer, or what the disk says where it is dead, or what it last
-// wrote where it does not answer.
+// Status returns the status of a configuration's daemon: its answer, or what the disk says, or what it last wrote where a host's
+// daemon is silent.
 func Status(ctx context.Context, c *config.Config) ([]control.Status, error) {
 	daemon, list, err := control.FindState(ctx, c.State())
-	if err != nil || daemon != control.Dead {
+	if err != nil || daemon == control.Running {
 		return list, err
 	}
 	if h, ok := hostOf(c); ok {
+		if daemon == control.NotAnswering {
+			return list, nil
+		}
 		return h.Status(ctx)
 	}
-	v, err := Open(ctx, c.Primary)
-	if errors.Is(err, catalog.ErrBusy) { // beginning or ending just now: it holds the catalog and has no socket
-		return list, nil
+	v, err := Open(ctx, c.Primary, daemon)
+	if err != nil && len(list) > 0 && (daemon == control.NotAnswering || errors.Is(err, catalog.ErrBusy)) {
+		return list, nil // it is there, and what it last wrote is better than nothing
 	}
 	if err != nil {
 		return nil, err

@@ -30,6 +30,7 @@ type tail struct {
 	places map[journal.Ident]place
 	rows   map[journal.Ident]*control.PendingRow
 	gap    bool
+	why    string // nothing is sealed
 }
 
 // Pending lists the files that the catalog or the journal behind it calls pending. After a gap it may miss some: only the
@@ -64,7 +65,7 @@ func (v *Volume) pending() ([]control.PendingRow, error) {
 
 // withTail runs fn with the catalog and the journal's tail read.
 func (v *Volume) withTail(fn func(*tail) error) error {
-	t := &tail{places: map[journal.Ident]place{}, rows: map[journal.Ident]*control.PendingRow{}}
+	t := &tail{why: words(v.daemon), places: map[journal.Ident]place{}, rows: map[journal.Ident]*control.PendingRow{}}
 	dir := state.Dir(v.cfg.State).Journal()
 	if v.cat == nil {
 		if err := t.read(dir, journal.Position{}); err != nil {
@@ -169,7 +170,7 @@ func (t *tail) list() ([]control.PendingRow, error) {
 	seen := map[batch.FileID]bool{}
 	for ident, row := range t.rows {
 		row.Path = t.pathOf(ident, 0)
-		row.Why = "the daemon is dead"
+		row.Why = t.why
 		rows = append(rows, *row)
 		if id, ok := t.id(ident); ok {
 			seen[id] = true
@@ -188,7 +189,7 @@ func (t *tail) list() ([]control.PendingRow, error) {
 		}
 		rows = append(rows, control.PendingRow{
 			Path: t.climb(id, 0), State: p.Reason, Since: p.Since, Bytes: max(p.Bytes, in.Attr.Size), Writers: p.Writers,
-			Why: "the daemon is dead",
+			Why: t.why,
 		})
 		return nil
 	})
@@ -242,6 +243,14 @@ func (t *tail) climb(id batch.FileID, depth int) string {
 
 func isDir(mode uint32) bool { return mode&0o170000 == 0o040000 }
 
+// nothing says why nothing is sealed, or pushed.
+func (v *Volume) nothing(done string) string {
+	if v.daemon == control.Dead {
+		return words(v.daemon) + ": nothing is " + done + " until `slipway mount` runs"
+	}
+	return words(v.daemon) + ": nothing is " + done + " unless it goes on"
+}
+
 // Explain tells where a path stands, by what was last sealed and what the journal adds.
 func (v *Volume) Explain(_ context.Context, name string) (control.Explained, error) {
 	name = clean(name)
@@ -257,7 +266,7 @@ func (v *Volume) Explain(_ context.Context, name string) (control.Explained, err
 		}
 		for _, r := range rows {
 			if r.Path == name {
-				e.WaitingFor = "the daemon is dead: nothing is sealed until `slipway mount` runs"
+				e.WaitingFor = v.nothing("sealed")
 				return nil
 			}
 		}
@@ -272,7 +281,7 @@ func (v *Volume) Explain(_ context.Context, name string) (control.Explained, err
 		e.Stores = stores
 		e.Stage, e.Batch, e.Copies = stage.String(), uint64(in.Seq), copiesOf(v.last.Stores, uint64(in.Seq))
 		if stage < control.Stored {
-			e.WaitingFor = "the daemon is dead: nothing is pushed until `slipway mount` runs"
+			e.WaitingFor = v.nothing("pushed")
 		}
 		return nil
 	})
