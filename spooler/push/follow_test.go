@@ -3,6 +3,7 @@ package push
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -154,6 +155,40 @@ func TestPushUnacknowledged(t *testing.T) {
 		}
 		r.complete(1)
 	})
+}
+
+// A daemon that has stopped acknowledging is said to have, with what to do, until it goes on.
+func TestPushSilence(t *testing.T) {
+	for kind, daemon := range map[string]string{"cache": "slipway ship", "replica": "slipway peer"} {
+		r := newRig(t, false)
+		r.target.Kind = kind
+		r.seal(r.object(10)) // not inside the bubble: the encoders live on
+		r.seal(r.object(20))
+		synctest.Test(t, func(t *testing.T) {
+			p := r.pusher()
+			r.push(p, 2)
+			p.enter(Idle, nil)
+			r.acks("cache1", kind, 1, false)
+			must(t, p.PollAcks(t.Context()))
+			<-time.After(silentAfter - time.Second)
+			if rep := p.Report(); rep.Error != "" || !rep.Checked {
+				t.Fatalf("too soon: %+v", rep)
+			}
+			<-time.After(2 * time.Second)
+			must(t, p.PollAcks(t.Context()))
+			want := fmt.Sprintf("batch 2 is there, and nothing has acknowledged it for 11s: see that %q runs on cache1", daemon)
+			if rep := p.Report(); rep.Error != want || rep.Checked || rep.Delivered != 1 {
+				t.Fatalf("%+v", rep)
+			}
+			r.acks("cache1", kind, 2, false)
+			must(t, p.PollAcks(t.Context()))
+			<-time.After(2 * silentAfter)
+			must(t, p.PollAcks(t.Context()))
+			if rep := p.Report(); rep.Error != "" || !rep.Checked || rep.Delivered != 2 {
+				t.Fatalf("all is acknowledged: %+v", rep)
+			}
+		})
+	}
 }
 
 // Acks alone do not end an epoch: a store that lies about its head, or has lost what it acknowledged, is filled by what is there.

@@ -86,14 +86,15 @@ type Pusher struct {
 	ahead map[shard.Digest]bool
 	meter *store.Meter // of the destination
 
-	mu         sync.Mutex   // guards what follows
-	later      batch.Digest // the head of a later epoch that its acks named, and that a connect has looked into
-	report     Report
-	fastTill   time.Time
-	stuckAt    batch.Seq // acknowledged head that does not move
-	stuckSince time.Time
-	announced  []batch.Object
-	spaceAsked time.Time
+	mu           sync.Mutex   // guards what follows
+	later        batch.Digest // the head of a later epoch that its acks named, and that a connect has looked into
+	report       Report
+	fastTill     time.Time
+	stuckAt      batch.Seq // acknowledged head that does not move
+	stuckSince   time.Time
+	unackedSince time.Time // what is there is not acknowledged; zero: all of it is
+	announced    []batch.Object
+	spaceAsked   time.Time
 }
 
 // New makes the pusher of one destination. Nothing is started.

@@ -38,7 +38,7 @@ type Report struct {
 	Delivered batch.Seq // what counts as delivered: Acked, or Published where no daemon says anything
 	Published batch.Seq // durable there, by our own doing or seen
 	Acked     batch.Seq // by its daemon
-	Checked   bool      // it has a daemon that writes acks
+	Checked   bool      // it has a daemon that writes acks, and acknowledges what is there
 	Full      bool      // the daemon says so
 	Sent      int64     // bytes, in this run
 	Batch     batch.Seq // on its way; 0: none
@@ -63,6 +63,7 @@ func (p *Pusher) Report() Report {
 	if r.Checked {
 		r.Delivered = r.Acked
 	}
+	p.tellSilenceLocked(&r)
 	return r
 }
 
@@ -327,9 +328,11 @@ func (p *Pusher) laterEpoch(own ack.Acks) (bool, error) {
 // again and fill it.
 func (p *Pusher) noteOwn(a ack.Acks) {
 	p.mu.Lock()
-	back := a.Head < p.report.Acked
+	was := p.report.Acked
+	back := a.Head < was
 	wasFull := p.report.Full
 	p.report.Acked, p.report.Checked, p.report.Full = a.Head, a.Store != "", a.Full
+	p.noteSilenceLocked(was)
 	stuck := p.stuckLocked(a.Head)
 	p.mu.Unlock()
 	if back {

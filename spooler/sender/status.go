@@ -18,7 +18,7 @@ func (s *Sender) Status() control.SenderStatus {
 		st.Batch, st.Shards, st.Of, st.Rate = uint64(p.Batch), p.Shards, p.Of, s.ownRate()
 		if p.State == push.Sending {
 			st.State = string(progress.Sending)
-		} else if p.Error != "" {
+		} else if p.Error != "" && p.State != push.Idle { // what is there and not acknowledged is the store's matter
 			st.State, st.Trouble = string(progress.Failing), p.Error
 		}
 		return st
