@@ -12,6 +12,7 @@ import (
 	"slipway/internal/access"
 	"slipway/internal/config"
 	"slipway/internal/control"
+	"slipway/internal/health"
 	"slipway/internal/offline"
 	"slipway/internal/render"
 	"slipway/internal/restore"
@@ -53,6 +54,7 @@ func statusCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
+				health.Advise(list)
 				if isSet(cmd, "watch") && !isSet(cmd, "json") {
 					_, _ = io.WriteString(cmd.OutOrStdout(), "\x1b[H\x1b[2J")
 				}

@@ -72,6 +72,7 @@ type Status struct {
 	Warnings  []string      `json:"warnings,omitempty"` // in words, with what to do
 	Alarms    []Alarm       `json:"alarms,omitempty"`   // what of that, and what else, hooks tell of
 	Config    *ConfigStatus `json:"config,omitempty"`
+	SwitchOff *SwitchOff    `json:"switch_off,omitempty"`
 	At        time.Time     `json:"at"`
 	Stale     bool          `json:"stale"`  // the daemon did not answer: read from disk, as of At
 	Daemon    string        `json:"daemon"` // Running, NotAnswering or Dead
@@ -81,6 +82,12 @@ type Status struct {
 type ConfigStatus struct {
 	LoadedAt time.Time `json:"loaded_at"`
 	Error    string    `json:"error,omitempty"` // why a newer one is not
+}
+
+// SwitchOff says whether anything would be lost if the node were switched off now and never came back.
+type SwitchOff struct {
+	Safe bool   `json:"safe"`
+	Why  string `json:"why"`
 }
 
 // SenderStatus says who sends, and how far it is with the batch on its way.

@@ -130,7 +130,9 @@ func (m *monitor) observe(ctx context.Context) error {
 func (m *monitor) status(ctx context.Context) ([]control.Status, error) {
 	ctx, stop := context.WithTimeout(ctx, answerWithin)
 	defer stop()
-	return m.reporter.Status(ctx)
+	list, err := m.reporter.Status(ctx)
+	health.Advise(list)
+	return list, err
 }
 
 // guard lets nobody in by a name that is not this host's own: a page of another origin whose name was made to lead here could read along

@@ -46,6 +46,7 @@ function drawVolume(v) {
     const s = v.sender;
     box.append(make("div", `sender: ${s.node}, ${s.state || "idle"}${s.batch ? `, batch ${s.batch}: ${s.shards || 0} of ${s.of || 0} shards` : ""}${s.rate ? `, ${size(s.rate)}/s` : ""}`));
   }
+  if (v.switch_off) box.append(make("div", `safe to switch off? ${v.switch_off.safe ? "yes" : "no"}: ${v.switch_off.why}`, v.switch_off.safe ? "good" : "wait-text"));
   const notes = make("ul");
   for (const st of v.stores || []) if (st.error) notes.append(make("li", `${st.name}: ${st.error}`, "bad-text"));
   const errors = (v.alarms || []).filter((a) => a.level === "error").map((a) => a.message);

@@ -241,6 +241,13 @@ func sending(s control.Status) string {
 }
 
 func notes(w *strings.Builder, p paint, s control.Status, now time.Time) {
+	if o := s.SwitchOff; o != nil {
+		word := "yes"
+		if !o.Safe {
+			word = p.yellow("no")
+		}
+		fmt.Fprintf(w, "%s %s: %s\n", p.bold("safe to switch off?"), word, o.Why)
+	}
 	if text := sending(s); text != "" {
 		fmt.Fprintf(w, "%s %s\n", p.bold("sender:"), text)
 	}

@@ -1,0 +1,104 @@
+package health
+
+import (
+	"fmt"
+	"strings"
+
+	"slipway/internal/config"
+	"slipway/internal/control"
+)
+
+// Advise adds to each status whether its node may be switched off: whether anything would be lost if it never came back.
+func Advise(list []control.Status) {
+	for i := range list {
+		s := &list[i]
+		if s.Daemon == control.NotAnswering {
+			s.SwitchOff = &control.SwitchOff{Why: "nobody knows while the daemon does not answer"}
+			continue
+		}
+		switch s.Role {
+		case "primary":
+			s.SwitchOff = primaryOff(s)
+		case "cache", "peer":
+			s.SwitchOff = holderOff(s)
+		}
+	}
+}
+
+// primaryOff: what is not sealed is nowhere else, and what is sealed has to lie in one other store at least, which hands it on.
+func primaryOff(s *control.Status) *control.SwitchOff {
+	switch {
+	case s.Waiting != "" || !s.Complete:
+		return &control.SwitchOff{Why: "the files have not all been compared with what was sealed"}
+	case s.Pending.Files > 0:
+		return &control.SwitchOff{Why: fmt.Sprintf("%s of %s not sealed: on this node alone", count(s.Pending.Files, "file"), config.FormatSize(s.Pending.Bytes))}
+	case s.Journal.Head > s.Journal.Sealed:
+		return &control.SwitchOff{Why: "names or attributes that have changed are not sealed yet: on this node alone"}
+	}
+	var have, lack []string
+	fewest := int64(s.HeadBatch)
+	for _, st := range s.Stores {
+		switch {
+		case st.Kind == "own":
+		case st.State == "down" || st.State == "refused":
+			lack = append(lack, st.Name+", which is "+st.State)
+		case st.LagBatches > 0 || st.Batch < s.HeadBatch:
+			lack = append(lack, st.Name)
+			fewest = min(fewest, max(st.LagBatches, 1))
+		default:
+			have = append(have, st.Name)
+		}
+	}
+	if len(have) == 0 {
+		return &control.SwitchOff{Why: count(fewest, "batch") + " in no other store that answers"}
+	}
+	why := fmt.Sprintf("everything up to batch %d is in %s", s.HeadBatch, strings.Join(have, ", "))
+	if len(lack) > 0 {
+		why += "; not in " + strings.Join(lack, ", ")
+	}
+	return sinceItRan(s, why)
+}
+
+// holderOff: a cache host or a peer has to have handed on what it holds. The node that it came from may have dropped it.
+func holderOff(s *control.Status) *control.SwitchOff {
+	var have, lack []string
+	for _, st := range s.Stores[min(1, len(s.Stores)):] { // the first one is the node's own
+		if s.Role == "peer" && st.Kind != "cache" {
+			continue
+		}
+		if Wrong(st.State) && st.State != "full" {
+			lack = append(lack, st.Name+" is "+st.State+" and may lack some")
+		} else if st.LagBatches > 0 {
+			lack = append(lack, fmt.Sprintf("%s lacks %s", st.Name, count(st.LagBatches, "batch")))
+		} else {
+			have = append(have, st.Name)
+		}
+	}
+	switch {
+	case len(lack) > 0:
+		return &control.SwitchOff{Why: strings.Join(lack, ", ") + " of what lies here"}
+	case len(have) == 0:
+		return &control.SwitchOff{Why: "nothing else is known to have what lies here"}
+	}
+	return sinceItRan(s, fmt.Sprintf("everything up to batch %d is in %s", s.HeadBatch, strings.Join(have, ", ")))
+}
+
+// sinceItRan: what a dead daemon knew may not be all that there is.
+func sinceItRan(s *control.Status, why string) *control.SwitchOff {
+	if s.Daemon == control.Dead {
+		return &control.SwitchOff{Why: why + "; what has come since the daemon ended is not known"}
+	}
+	return &control.SwitchOff{Safe: true, Why: why}
+}
+
+// count puts a number before a word.
+func count(n int64, word string) string {
+	switch {
+	case n == 1:
+	case word == "batch":
+		word = "batches"
+	default:
+		word += "s"
+	}
+	return fmt.Sprintf("%d %s", n, word)
+}
