@@ -74,7 +74,7 @@ func report(w io.Writer, cmd *cobra.Command, err error) int {
 		return 0
 	}
 	if cmd == nil || !isSet(cmd, "json") {
-		text := "slipway: " + err.Error() + "\n"
+		text := "slipway: " + err.Error() + remedy(err) + "\n"
 		if code == exitUsage && cmd != nil && !errors.As(err, new(*config.Faults)) {
 			text += "see " + cmd.CommandPath() + " --help\n"
 		}
@@ -86,7 +86,7 @@ func report(w io.Writer, cmd *cobra.Command, err error) int {
 		Code        int            `json:"code"`
 		Message     string         `json:"message"`
 		Faults      []config.Fault `json:"faults,omitempty"`
-	}{"exit_error", code, err.Error(), nil}
+	}{"exit_error", code, err.Error() + remedy(err), nil}
 	var faults *config.Faults
 	if errors.As(err, &faults) {
 		line.Faults = faults.Found

@@ -52,11 +52,7 @@ Exit codes: 0 done, 1 error, 2 usage or configuration, 3 partly done, 4 findings
 			if len(args) == 0 {
 				return nil
 			}
-			hint := ""
-			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-				hint = "; did you mean " + strings.Join(near, " or ") + "?"
-			}
-			return usagef("unknown command %q%s", args[0], hint)
+			return unknownCommand(cmd, args[0])
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
@@ -67,11 +63,14 @@ Exit codes: 0 done, 1 error, 2 usage or configuration, 3 partly done, 4 findings
 			if format != "text" && format != "json" {
 				return usagef("--log-format: %q is neither text nor json", format)
 			}
+			if err := logLevel(text(cmd, "log-level")); err != nil {
+				return err
+			}
 			// In the environment, for the processes that mount starts, too.
 			return errors.Join(os.Setenv(service.LogLevel, text(cmd, "log-level")), os.Setenv(service.LogFormat, format))
 		},
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usagef("%v", err) })
+	root.SetFlagErrorFunc(wrongFlag)
 	root.PersistentFlags().StringP("config", "c", config.DefaultPath, "configuration `FILE`")
 	root.PersistentFlags().String("log-format", "text", "how the daemons log: text or `json`")
 	root.PersistentFlags().String("log-level", "info", "how much the daemons log: `LEVEL` is debug, info, warn or error")
@@ -92,30 +91,19 @@ Exit codes: 0 done, 1 error, 2 usage or configuration, 3 partly done, 4 findings
 	return root
 }
 
-// strict makes wrong arguments a matter of usage, for c and everything below it.
-func strict(c *cobra.Command) {
-	if check := c.Args; check != nil {
-		c.Args = func(cmd *cobra.Command, args []string) error {
-			if err := check(cmd, args); err != nil {
-				return usagef("%v", err)
-			}
-			return nil
-		}
-	}
-	for _, sub := range c.Commands() {
-		strict(sub)
-	}
-}
-
 // group is a verb that only has verbs below it.
 func group(use, short string, verbs ...*cobra.Command) *cobra.Command {
 	c := &cobra.Command{
 		Use: use, Short: short,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usagef("unknown command %q for %q", args[0], cmd.CommandPath())
+				return unknownCommand(cmd, args[0])
 			}
-			return usagef("%q needs a verb: see %s --help", cmd.CommandPath(), cmd.CommandPath())
+			var list []string
+			for _, sub := range cmd.Commands() {
+				list = append(list, sub.Name())
+			}
+			return usagef("%q needs a verb: %s", cmd.CommandPath(), strings.Join(list, ", "))
 		},
 	}
 	c.AddCommand(verbs...)

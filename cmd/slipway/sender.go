@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -18,12 +19,16 @@ func senderCommand() *cobra.Command {
 	show := &cobra.Command{
 		Use: "show", Short: "Who sends each volume, since which term, and why", Args: cobra.NoArgs,
 		Example: "  slipway sender show --json",
-		RunE: configured(func(cmd *cobra.Command, cfg *config.Config, _ []string) error {
+		RunE: senders(func(cmd *cobra.Command, cfg *config.Config, _ []string) error {
 			list, err := offline.Status(cmd.Context(), cfg)
 			if err != nil {
 				return err
 			}
-			return showAll(cmd, render.Table(senderCells, "VOLUME", "SENDER", "TERM", "STATE", "HERE", "PINNED", "DRAINED", "WHY"), senderRows(list))
+			err = showAll(cmd, render.Table(senderCells, "VOLUME", "SENDER", "TERM", "STATE", "HERE", "PINNED", "DRAINED", "WHY"), senderRows(list))
+			if err == nil && len(list) > 0 && list[0].Stale {
+				cmd.PrintErrf("slipway: the daemon is %s: this is as of %s ago\n", list[0].Daemon, config.FormatDuration(time.Since(list[0].At)))
+			}
+			return err
 		}),
 	}
 	jsonFlag(show)
@@ -36,12 +41,22 @@ owner comes back after a while of health. pin, drain and release are the operato
 	return c
 }
 
+// senders is configured for verbs of nodes that send: a cache host and a receiver only take.
+func senders(do work) func(*cobra.Command, []string) error {
+	return configured(func(cmd *cobra.Command, c *config.Config, args []string) error {
+		if c.Primary == nil && c.Peer == nil {
+			return usagef("%s is the configuration of a %s; %q needs a primary's or a replica peer's", c.Path, c.Role(), cmd.CommandPath())
+		}
+		return do(cmd, c, args)
+	})
+}
+
 // order is an operator's word to the daemon of this node.
 func order(use, short, verb string, args cobra.PositionalArgs) *cobra.Command {
 	c := &cobra.Command{
 		Use: use, Short: short, Args: args,
 		Example: "  slipway sender " + use + " --volume projects",
-		RunE: configured(func(cmd *cobra.Command, cfg *config.Config, args []string) error {
+		RunE: senders(func(cmd *cobra.Command, cfg *config.Config, args []string) error {
 			volume, err := volumeOf(cmd.Context(), cfg, text(cmd, "volume"))
 			if err != nil {
 				return err
@@ -66,6 +81,9 @@ func volumeFlag(c *cobra.Command) {
 
 // volumeOf returns the volume that is meant: the one named, or the only one there is.
 func volumeOf(ctx context.Context, cfg *config.Config, named string) (string, error) {
+	if named != "" && cfg.Primary != nil {
+		return named, known(named, []control.Status{{Volume: cfg.Primary.Volume}})
+	}
 	if named != "" {
 		return named, nil
 	}

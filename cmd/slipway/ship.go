@@ -69,11 +69,25 @@ func ship(cmd *cobra.Command, c *config.Config) error {
 		var list []shipper.Explanation
 		if list, err = s.Explanations(ctx); err == nil {
 			err = showAll(cmd, render.Table(explanationRow, "VOLUME", "BATCH", "HOST", "STATE", "WHEN", "WAITS FOR"), list)
+			sayUnheard(cmd, cfg.State)
 		}
 	} else {
 		err = shipOnce(ctx, cmd, s, now)
 	}
 	return errors.Join(err, s.Close())
+}
+
+// sayUnheard says of an explanation what it rests on where the daemon is silent or dead: what was noted last.
+func sayUnheard(cmd *cobra.Command, state string) {
+	daemon, list, err := control.FindState(cmd.Context(), state)
+	if err != nil || daemon == control.Running {
+		return
+	}
+	age := "some time"
+	if len(list) > 0 {
+		age = config.FormatDuration(time.Since(list[0].At))
+	}
+	cmd.PrintErrf("slipway: the daemon is %s: this is what it had noted, as of %s ago\n", daemon, age)
 }
 
 // shipOnce ships what is due and shows on a terminal how much is left.

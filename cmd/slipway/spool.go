@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"slipway/internal/offline"
 	"slipway/internal/render"
 	"slipway/internal/service"
+	"slipway/internal/store"
 	"slipway/internal/volumepath"
 	"slipway/shipper"
 )
@@ -47,14 +49,24 @@ func spoolList() *cobra.Command {
 		Example: `  slipway spool ls --stage cached --sort size
   slipway spool ls --json | jq 'select(.stage != "stored")'`,
 		RunE: configured(func(cmd *cobra.Command, c *config.Config, _ []string) error {
+			limit, err := limitOf(cmd)
+			if err != nil {
+				return err
+			}
 			choice := offline.BatchChoice{
 				Volume: text(cmd, "volume"), Stage: text(cmd, "stage"), Held: isSet(cmd, "held"),
-				Sort: text(cmd, "sort"), Reverse: isSet(cmd, "reverse"), Limit: number(cmd, "limit"),
+				Sort: text(cmd, "sort"), Reverse: isSet(cmd, "reverse"), Limit: limit,
 			}
 			if err := choice.Check(); err != nil {
 				return usagef("%v", err)
 			}
 			return answers(cmd, c, func(a offline.Answers) error {
+				if choice.Volume != "" {
+					list, err := a.Status(cmd.Context())
+					if err := errors.Join(err, known(choice.Volume, list)); err != nil {
+						return err
+					}
+				}
 				rows, err := offline.AllBatches(cmd.Context(), a)
 				if err != nil {
 					return err
@@ -82,8 +94,11 @@ func spoolPending() *cobra.Command {
 		Use: "pending", Short: "The files whose latest content is not sealed yet", Args: cobra.NoArgs,
 		Example: "  slipway spool pending --under /srv/projects/reports --sort age -n 10",
 		RunE: primary(func(cmd *cobra.Command, c *config.Config, _ []string) error {
-			choice := offline.PendingChoice{State: text(cmd, "state"), Sort: text(cmd, "sort"), Reverse: isSet(cmd, "reverse"), Limit: number(cmd, "limit")}
-			err := choice.Check()
+			limit, err := limitOf(cmd)
+			choice := offline.PendingChoice{State: text(cmd, "state"), Sort: text(cmd, "sort"), Reverse: isSet(cmd, "reverse"), Limit: limit}
+			if err == nil {
+				err = cmp.Or(pendingState(choice.State), choice.Check())
+			}
 			if under := text(cmd, "under"); under != "" && err == nil {
 				choice.Under, err = volumepath.Of(c.Primary, under)
 			}
@@ -99,7 +114,7 @@ func spoolPending() *cobra.Command {
 			})
 		}),
 	}
-	c.Flags().String("state", "", "only files in this `STATE`: new, changed, open, …")
+	c.Flags().String("state", "", "only files in this `STATE`: "+strings.Join(pendingStates, ", "))
 	c.Flags().String("under", "", "only what lies at or below this `PATH`")
 	orderFlags(c, "age, size (default: by path)")
 	return c
@@ -115,6 +130,9 @@ func spoolShow() *cobra.Command {
 				return err
 			}
 			b, err := access.ShowBatch(cmd.Context(), access.OwnStore(c), seq)
+			if errors.Is(err, store.ErrNotExist) {
+				return fmt.Errorf("batch %d is not in this node's store; \"slipway spool ls\" lists what is", seq)
+			}
 			if err != nil {
 				return err
 			}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -79,7 +81,8 @@ func explainCommand() *cobra.Command {
 		Use:   "explain PATH",
 		Short: "Where one file stands and what it waits for",
 		Long: `explain tells the stage of one file, when it came to each, the batch and the stores that have it, and what it waits for, in words. With an
-identity it lists the versions that were sealed as well.`,
+identity it lists the versions that were sealed as well. Of a directory it tells about its own names and attributes: "slipway spool pending --under
+PATH" lists what is not sealed below it, "slipway wait PATH" waits for it.`,
 		Example: "  slipway explain /srv/projects/report.odt",
 		Args:    cobra.ExactArgs(1),
 		RunE: primary(func(cmd *cobra.Command, c *config.Config, args []string) error {
@@ -89,6 +92,9 @@ identity it lists the versions that were sealed as well.`,
 			}
 			return answers(cmd, c, func(a offline.Answers) error {
 				e, err := a.Explain(cmd.Context(), path)
+				if errors.Is(err, fs.ErrNotExist) {
+					return fmt.Errorf("%s is not in the volume; \"slipway find NAME --identity FILE\" looks through its history", strconv.Quote(path))
+				}
 				if err != nil {
 					return err
 				}
@@ -136,7 +142,7 @@ func answers(cmd *cobra.Command, cfg *config.Config, fn func(offline.Answers) er
 
 func waitCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "wait PATH... --stage STAGE",
+		Use:   "wait [PATH...] --stage STAGE",
 		Short: "Wait until everything changed below the paths so far has reached a stage",
 		Long: `wait returns when every change made below the paths before the call has reached the stage; later writes are not
 waited for. A removal is a change: a path that was removed before the call is waited for, too. One that was never there, or is
@@ -155,13 +161,33 @@ excluded, is an error. Stages: sealed, replicated, cached, stored, verified. Wit
 				return err
 			}
 			defer stop()
+			if err := enoughHosts(ctx, c.Primary, goal.Copies); err != nil {
+				return err
+			}
 			return waitFor(ctx, cmd, c.Primary, goal)
 		}),
 	}
 	c.Flags().String("stage", "stored", "`STAGE` to wait for")
-	c.Flags().Int("copies", 0, "how many backup hosts make it stored (default the cache's)")
+	c.Flags().Int("copies", 0, "how many backup hosts make it stored: `N` (default the cache's)")
 	c.Flags().String("timeout", "", "give up after this `DURATION`, with exit code 124")
 	return c
+}
+
+// enoughHosts refuses to wait for more copies than there are backup hosts. Before the cache has told which there are, nobody knows.
+func enoughHosts(ctx context.Context, p *config.Primary, copies int) error {
+	_, list, _ := control.FindState(ctx, p.State)
+	hosts := 0
+	for _, s := range list {
+		for _, st := range s.Stores {
+			if st.Kind == "backup" {
+				hosts++
+			}
+		}
+	}
+	if hosts = max(hosts, len(p.Backups)); hosts > 0 && copies > hosts {
+		return usagef("--copies: there are no more than %d", hosts)
+	}
+	return nil
 }
 
 // goalOf reads the stage from a flag, and --copies where the verb has it.
@@ -224,6 +250,9 @@ func waitFor(ctx context.Context, cmd *cobra.Command, p *config.Primary, goal co
 func waiting(b control.Barrier) string {
 	if b.Why != "" {
 		return b.Why
+	}
+	if b.Mark == "" {
+		return "the daemon has not said anything yet"
 	}
 	if !b.Sealed {
 		return "not sealed yet"

@@ -92,7 +92,7 @@ at("lookup").addEventListener("submit", async (e) => {
   const r = await fetch("explain?path=" + encodeURIComponent(at("path").value));
   if (!r.ok) { at("explained").textContent = await r.text(); return; }
   const x = await r.json();
-  at("explained").textContent = `${x.path}: ${x.stage}${x.batch ? `, batch ${x.batch}` : ""}, on ${x.copies} backup ${x.copies === 1 ? "host" : "hosts"}` +
+  at("explained").textContent = `${x.path || "the volume's own directory"}: ${x.stage}${x.batch ? `, batch ${x.batch}` : ""}, on ${x.copies} backup ${x.copies === 1 ? "host" : "hosts"}` +
     (x.waiting_for ? `; ${x.waiting_for}` : "") +
     (x.reached || []).map((r) => `; ${r.stage}${r.store ? ` (${r.store})` : ""} ${new Date(r.at).toLocaleString()}`).join("");
 });

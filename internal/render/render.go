@@ -122,7 +122,11 @@ var Pending = Table(func(p control.PendingRow) []string {
 
 // Explained writes `explain`.
 func Explained(w io.Writer, e control.Explained) error {
-	rows := [][]string{{"path", Name(e.Path)}, {"stage", e.Stage}}
+	path := Name(e.Path)
+	if path == "" {
+		path = ". (the volume's own directory)"
+	}
+	rows := [][]string{{"path", path}, {"stage", e.Stage}}
 	if e.Batch > 0 {
 		rows = append(rows, []string{"batch", strconv.FormatUint(e.Batch, 10)}, []string{"copies", strconv.Itoa(e.Copies)})
 	}
