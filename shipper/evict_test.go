@@ -243,8 +243,8 @@ func TestExplanations(t *testing.T) {
 		if eta := *list[0].ETASeconds; eta > 3600 || eta < 3500 {
 			t.Errorf("%s: it would go in %v s", where, eta)
 		}
-		if where == "in the process" && !strings.Contains(list[2].WaitsFor, "vault2 to answer") {
-			t.Errorf("%+v", list[2])
+		if !strings.Contains(list[2].WaitsFor, "vault2 to answer") || list[2].State != "waiting" || list[0].State != "holding" {
+			t.Errorf("%s: %+v", where, list)
 		}
 		c.start()
 	}

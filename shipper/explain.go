@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"slipway/internal/ack"
 	"slipway/internal/batch"
 )
 
@@ -30,7 +31,7 @@ func (s *Shipper) Explanations(ctx context.Context) ([]Explanation, error) {
 	if err := s.remember(ctx); err != nil {
 		return nil, err
 	}
-	now := s.now()
+	now, runs := s.now(), s.hasBegun()
 	var list []Explanation
 	for _, v := range s.all() {
 		v.mu.Lock()
@@ -38,7 +39,7 @@ func (s *Shipper) Explanations(ctx context.Context) ([]Explanation, error) {
 			list = append(list, Explanation{Volume: v.name, Epoch: v.chain.Present().Epoch, State: "arriving", WaitsFor: why})
 		}
 		for _, c := range v.cursors {
-			list = append(list, c.explainLocked(now)...)
+			list = append(list, c.explainLocked(now, runs)...)
 		}
 		v.mu.Unlock()
 	}
@@ -53,22 +54,22 @@ func (v *volume) whyLocked() string {
 	return v.note
 }
 
-func (c *cursor) explainLocked(now time.Time) []Explanation {
+func (c *cursor) explainLocked(now time.Time, runs bool) []Explanation {
 	queue := c.queueLocked()
 	if len(queue) == 0 {
 		return nil
 	}
 	d := c.decideLocked(now)
-	facts := c.factsLocked(queue)
+	facts, trouble := c.factsLocked(queue), c.reportLocked().Err
 	var list []Explanation
 	for _, h := range queue[:min(len(queue), explainAtMost)] {
-		e := Explanation{Volume: c.v.name, Epoch: h.epoch, Seq: h.seq, Host: c.h.name, State: c.state.String(), Bytes: h.bytes}
+		e := Explanation{Volume: c.v.name, Epoch: h.epoch, Seq: h.seq, Host: c.h.name, State: c.stateLocked(h.seq, d, runs).String(), Bytes: h.bytes}
 		var at time.Time
 		switch held := c.v.stopLocked(now); {
 		case held.from > 0 && h.seq >= held.from:
 			e.WaitsFor, at = held.reason, held.until
-		case c.err != nil:
-			e.WaitsFor, at = fmt.Sprintf("%s to answer, which is tried again: %v", c.h.name, c.err), c.until
+		case trouble != nil:
+			e.WaitsFor, at = fmt.Sprintf("%s to answer, which is tried again: %v", c.h.name, trouble), c.until
 		case h.seq == queue[0].seq && c.state == Sending:
 			e.WaitsFor, at = fmt.Sprintf("nothing: %d of %d bytes are sent", c.sent.Load(), h.bytes), now
 		case h.seq <= d.upTo:
@@ -83,6 +84,27 @@ func (c *cursor) explainLocked(now time.Time) []Explanation {
 		list = append(list, e)
 	}
 	return list
+}
+
+// stateLocked is where the cursor stands; where nothing runs, where it would stand for this batch by what was noted last.
+func (c *cursor) stateLocked(seq batch.Seq, d decision, runs bool) State {
+	switch {
+	case runs:
+		return c.state
+	case c.acks.State == ack.Refused:
+		return Refused
+	case c.acks.Error != "":
+		return Waiting
+	case seq > d.upTo:
+		return Holding
+	}
+	return Sending
+}
+
+func (s *Shipper) hasBegun() bool {
+	s.beginMu.Lock()
+	defer s.beginMu.Unlock()
+	return s.begun
 }
 
 // remember reads what is noted of the volumes, for a process in which nothing has run.
