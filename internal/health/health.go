@@ -127,7 +127,7 @@ func Problems(list []control.Status, err error) []string {
 			}
 		}
 		for _, w := range s.Warnings {
-			if !mild[w] {
+			if !mild[w] && !Told(w, s.Stores) {
 				say(w)
 			}
 		}
@@ -138,6 +138,13 @@ func Problems(list []control.Status, err error) []string {
 		}
 	}
 	return why
+}
+
+// Told tells whether a warning is what a store's error says already.
+func Told(warning string, stores []control.StoreStatus) bool {
+	return slices.ContainsFunc(stores, func(st control.StoreStatus) bool {
+		return st.Error != "" && Wrong(st.State) && strings.HasPrefix(st.Error, warning)
+	})
 }
 
 // Wrong tells states of a store that want an operator.

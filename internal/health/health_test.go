@@ -33,6 +33,10 @@ func TestAmend(t *testing.T) {
 			t.Errorf("problems %q", why)
 		}
 	})
+	told := []control.Status{{Warnings: []string{"no room", "else"}, Stores: []control.StoreStatus{{Name: "cache1", State: "full", Error: "no room; make some"}}}}
+	if why := Problems(told, nil); !slices.Equal(why, []string{"else", "cache1 is full: no room; make some"}) {
+		t.Errorf("told twice: %q", why)
+	}
 	if why := Problems(nil, errors.New("stuck")); !slices.Equal(why, []string{"the daemon does not answer: stuck"}) {
 		t.Errorf("problems %q", why)
 	}

@@ -144,7 +144,9 @@ func guard(next http.Handler) http.Handler {
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		h.Set("Cache-Control", "no-store")
-		if site := r.Header.Get("Sec-Fetch-Site"); !ownName(r.Host) || site == "cross-site" || site == "same-site" {
+		site, origin := r.Header.Get("Sec-Fetch-Site"), r.Header.Get("Origin")
+		foreign := site == "cross-site" || site == "same-site" || origin != "" && origin != "http://"+r.Host // a browser that sends no Sec-Fetch-Site
+		if !ownName(r.Host) || foreign {
 			http.Error(w, "ask by address or as localhost, and not from another page", http.StatusForbidden)
 			return
 		}

@@ -192,6 +192,7 @@ func TestReady(t *testing.T) {
 func TestStrangers(t *testing.T) {
 	m := newMonitor(working())
 	host := func(name string) func(*http.Request) { return func(r *http.Request) { r.Host = name } }
+	origin := func(s string) func(*http.Request) { return func(r *http.Request) { r.Header.Set("Origin", s) } }
 	site := func(s string) func(*http.Request) { return func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", s) } }
 	for _, c := range []struct {
 		name   string
@@ -199,6 +200,7 @@ func TestStrangers(t *testing.T) {
 		want   int
 	}{
 		{"address", host("127.0.0.1:9847"), 200}, {"IPv6", host("[::1]:9847"), 200}, {"localhost", host("localhost:9847"), 200}, {"no port", host("10.0.0.7"), 200},
+		{"another origin, told by an old browser", origin("http://evil.example"), 403}, {"no origin", origin("null"), 403}, {"its own", origin("http://127.0.0.1:9847"), 200},
 		{"rebound name", host("evil.example:9847"), 403}, {"alike", host("127.0.0.1.evil.example"), 403}, {"empty", host(""), 403},
 		{"own page", site("same-origin"), 200}, {"typed", site("none"), 200}, {"another page", site("cross-site"), 403}, {"a sister", site("same-site"), 403},
 		{"POST", func(r *http.Request) { r.Method = http.MethodPost }, 405},

@@ -78,6 +78,10 @@ func (m *monitor) batches(w http.ResponseWriter, r *http.Request) {
 		from = m.newest(r, batchRows)
 	}
 	rows, err := m.reporter.Batches(r.Context(), r.FormValue("volume"), from, batchRows)
+	if errors.Is(err, fs.ErrNotExist) {
+		http.Error(w, fmt.Sprintf("this node holds no volume %q", r.FormValue("volume")), http.StatusNotFound)
+		return
+	}
 	reply(w, rows, err)
 }
 

@@ -52,7 +52,7 @@ function drawVolume(v) {
   const errors = (v.alarms || []).filter((a) => a.level === "error").map((a) => a.message);
   for (const e of errors) notes.append(make("li", e, "bad-text"));
   for (const d of v.drills || []) notes.append(make("li", `last drill: ${d.passed ? "passed" : "failed"} ${span((Date.now() - new Date(d.at)) / 1000)} ago, ${d.seconds.toFixed(1)} s, from ${d.store}`, d.passed ? "" : "bad-text"));
-  for (const w of (v.warnings || []).filter((w) => !errors.includes(w))) notes.append(make("li", w, "wait-text"));
+  for (const w of (v.warnings || []).filter((w) => !errors.includes(w) && !(v.stores || []).some((st) => bad.includes(st.state) && st.error && st.error.startsWith(w)))) notes.append(make("li", w, "wait-text"));
   if (v.waiting) notes.append(make("li", v.waiting, "wait-text"));
   if (notes.childElementCount) box.append(notes);
   return box;

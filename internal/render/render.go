@@ -76,49 +76,44 @@ func table(w io.Writer, rows [][]string) error {
 	return nil
 }
 
-// Table returns a function that writes rows below a heading; where the terminal is too narrow for that, a block of lines for each row.
-func Table[T any](row func(T) []string, heading ...string) func(io.Writer, []T) error {
-	return func(w io.Writer, list []T) error {
-		rows := [][]string{heading}
-		for _, v := range list {
-			rows = append(rows, row(v))
-		}
-		wide := columns(w)
-		if wide == 0 {
-			return table(w, rows)
-		}
-		var b strings.Builder
-		if err := table(&b, rows); err != nil {
-			return err
-		}
-		if widest(b.String()) > wide {
-			return blocks(w, rows)
-		}
-		_, err := io.WriteString(w, b.String())
-		return err
-	}
-}
-
 func when(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
+
+func minute(t time.Time) string { return t.Local().Format("2006-01-02 15:04") }
 
 func seconds(s float64) string { return config.FormatDuration(time.Duration(s * float64(time.Second))) }
 
-// Batches writes `spool ls`.
-var Batches = Table(func(b control.BatchRow) []string {
+// Batches writes `spool ls`; a narrow terminal does without what `spool show` says as well.
+var Batches = tables(
+	layout[control.BatchRow]{func(b control.BatchRow) []string {
+		return []string{
+			strconv.FormatUint(b.Seq, 10), strconv.FormatUint(uint64(b.Epoch), 10), when(b.SealedAt), strconv.FormatInt(b.Files, 10),
+			config.FormatSize(b.Bytes), strconv.Itoa(b.Shards), b.Stage, strconv.Itoa(b.Copies), holders(b),
+		}
+	}, []string{"BATCH", "EPOCH", "SEALED", "FILES", "BYTES", "SHARDS", "STAGE", "COPIES", "IN"}},
+	layout[control.BatchRow]{func(b control.BatchRow) []string {
+		return []string{
+			strconv.FormatUint(b.Seq, 10), minute(b.SealedAt), strconv.FormatInt(b.Files, 10), config.FormatSize(b.Bytes), b.Stage, strconv.Itoa(b.Copies), holders(b),
+		}
+	}, []string{"BATCH", "SEALED", "FILES", "BYTES", "STAGE", "COPIES", "IN"}},
+)
+
+func holders(b control.BatchRow) string {
 	stores := b.Stores
 	if b.Held {
 		stores = append(slices.Clone(stores), "(held)")
 	}
-	return []string{
-		strconv.FormatUint(b.Seq, 10), strconv.FormatUint(uint64(b.Epoch), 10), when(b.SealedAt), strconv.FormatInt(b.Files, 10),
-		config.FormatSize(b.Bytes), strconv.Itoa(b.Shards), b.Stage, strconv.Itoa(b.Copies), strings.Join(stores, " "),
-	}
-}, "BATCH", "EPOCH", "SEALED", "FILES", "BYTES", "SHARDS", "STAGE", "COPIES", "IN")
+	return strings.Join(stores, " ")
+}
 
 // Pending writes `spool pending`.
-var Pending = Table(func(p control.PendingRow) []string {
-	return []string{p.State, when(p.Since), config.FormatSize(p.Bytes), strconv.Itoa(p.Writers), Name(p.Path), p.Why}
-}, "STATE", "SINCE", "BYTES", "WRITERS", "PATH", "")
+var Pending = tables(
+	layout[control.PendingRow]{func(p control.PendingRow) []string {
+		return []string{p.State, when(p.Since), config.FormatSize(p.Bytes), strconv.Itoa(p.Writers), Name(p.Path), p.Why}
+	}, []string{"STATE", "SINCE", "BYTES", "WRITERS", "PATH", ""}},
+	layout[control.PendingRow]{func(p control.PendingRow) []string {
+		return []string{p.State, minute(p.Since), config.FormatSize(p.Bytes), Name(p.Path), p.Why}
+	}, []string{"STATE", "SINCE", "BYTES", "PATH", ""}},
+)
 
 // Explained writes `explain`.
 func Explained(w io.Writer, e control.Explained) error {

@@ -414,6 +414,44 @@ func TestNarrow(t *testing.T) {
 	}
 }
 
+// TestEighty: on a terminal of 80 columns a listing is a table, a line for each batch where three stores hold it, and what is said at length
+// is folded in the last column.
+func TestEighty(t *testing.T) {
+	show := onTerminal(t, 80)
+	batches := []control.BatchRow{
+		{Seq: 42, Epoch: 2, Files: 3, Bytes: 4096, Shards: 7, Stage: "stored", Copies: 2, Stores: []string{"cache1", "vault1", "vault2"}},
+		{Seq: 43, Epoch: 2, Files: 3, Bytes: 4096, Shards: 7, Stage: "cached", Stores: []string{"replica1", "replica2", "cache1"}, Held: true},
+	}
+	got := plain(show(func(w io.Writer) error { return Batches(w, batches) }))
+	if n := strings.Count(got, "\n"); n != 4 || widest(got) > 80 || !strings.Contains(got, "cache1 vault1 vault2\n") || !strings.HasSuffix(got, "replica1 replica2\n"+strings.Repeat(" ", widest(got)-17-3)+"cache1 (held)\n") {
+		t.Errorf("%d lines, %d columns\n%s", n, widest(got), got)
+	}
+	pending := []control.PendingRow{{State: "open", Bytes: 1, Path: "reports/2026.odt", Why: "open for writing; read every 30s while it changes"}}
+	got = plain(show(func(w io.Writer) error { return Pending(w, pending) }))
+	if !strings.HasPrefix(got, "STATE ") || widest(got) > 80 {
+		t.Errorf("%d columns\n%s", widest(got), got)
+	}
+	for _, word := range strings.Fields(pending[0].Why) {
+		if !strings.Contains(got, word) {
+			t.Errorf("%q is lost\n%s", word, got)
+		}
+	}
+}
+
+// TestToldOnce: an error that stands as a store's is no warning besides, and whether the node may be switched off stands first.
+func TestToldOnce(t *testing.T) {
+	s := sample()
+	s.Warnings = []string{"connection refused", "one recipient only"}
+	s.SwitchOff = &control.SwitchOff{Why: "3 files not sealed"}
+	var b bytes.Buffer
+	if err := Status(&b, []control.Status{s}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(b.String(), "\nsafe to switch off? no: 3 files not sealed\nvault2: connection refused\nwarning: one recipient only\n") {
+		t.Errorf("%s", b.String())
+	}
+}
+
 // plain removes colours and the carriage returns that a terminal adds.
 func plain(s string) string {
 	return strings.ReplaceAll(regexp.MustCompile("\x1b\\[[0-9]*m").ReplaceAllString(s, ""), "\r", "")

@@ -284,7 +284,7 @@ func notes(w *strings.Builder, p paint, s control.Status, now time.Time) {
 		}
 	}
 	for _, warning := range s.Warnings {
-		if !said[warning] {
+		if !said[warning] && !health.Told(warning, s.Stores) {
 			fmt.Fprintf(w, "%s %s\n", p.yellow("warning:"), warning)
 		}
 	}

@@ -1,0 +1,93 @@
+package render
+
+import (
+	"io"
+	"strings"
+	"unicode/utf8"
+)
+
+// layout is one way to show rows as a table.
+type layout[T any] struct {
+	row     func(T) []string
+	heading []string
+}
+
+func (l layout[T]) cells(list []T) [][]string {
+	rows := [][]string{l.heading}
+	for _, v := range list {
+		rows = append(rows, l.row(v))
+	}
+	return rows
+}
+
+// Table returns a function that writes rows below a heading, with the last column folded where the terminal is too narrow; where that is not
+// enough, a block of lines for each row.
+func Table[T any](row func(T) []string, heading ...string) func(io.Writer, []T) error {
+	return tables(layout[T]{row, heading})
+}
+
+// tables is Table with several layouts: the first one that fits the terminal, else the first one that does with its last column folded.
+func tables[T any](layouts ...layout[T]) func(io.Writer, []T) error {
+	return func(w io.Writer, list []T) error {
+		wide := columns(w)
+		if wide == 0 {
+			return table(w, layouts[0].cells(list))
+		}
+		for _, shape := range []func([][]string, int) [][]string{whole, folded} {
+			for _, l := range layouts {
+				var b strings.Builder
+				if err := table(&b, shape(l.cells(list), wide)); err != nil {
+					return err
+				}
+				if widest(b.String()) <= wide {
+					_, err := io.WriteString(w, b.String())
+					return err
+				}
+			}
+		}
+		return blocks(w, layouts[0].cells(list))
+	}
+}
+
+func whole(rows [][]string, _ int) [][]string { return rows }
+
+// lastColumn is the least that a folded column has.
+const lastColumn = 16
+
+// folded breaks the last column between words, over as many lines as it needs, so that all fits; a word that is longer stays.
+func folded(rows [][]string, wide int) [][]string {
+	last := len(rows[0]) - 1
+	widths := make([]int, last)
+	for _, row := range rows {
+		for i := range widths {
+			widths[i] = max(widths[i], utf8.RuneCountInString(row[i]))
+		}
+	}
+	room := wide - sum(widths) - last*gap
+	if room < lastColumn {
+		return rows
+	}
+	var out [][]string
+	for _, row := range rows {
+		first, rest := fold(row[last], room)
+		out = append(out, append(append([]string(nil), row[:last]...), first))
+		for rest != "" {
+			first, rest = fold(rest, room)
+			out = append(out, append(make([]string, last), first))
+		}
+	}
+	return out
+}
+
+// fold cuts off a text as much as fits.
+func fold(text string, room int) (line, rest string) {
+	line, rest, _ = strings.Cut(text, " ")
+	for rest != "" {
+		word, after, _ := strings.Cut(rest, " ")
+		if utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > room {
+			break
+		}
+		line, rest = line+" "+word, after
+	}
+	return line, rest
+}
