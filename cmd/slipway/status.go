@@ -56,7 +56,7 @@ func statusCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				health.Advise(list)
+				health.Advise(list, func() (control.Barrier, error) { return barrier(cmd.Context(), cfg.State(), "") })
 				if isSet(cmd, "watch") && !isSet(cmd, "json") {
 					_, _ = io.WriteString(cmd.OutOrStdout(), "\x1b[H\x1b[2J")
 				}
@@ -81,8 +81,8 @@ func explainCommand() *cobra.Command {
 		Use:   "explain PATH",
 		Short: "Where one file stands and what it waits for",
 		Long: `explain tells the stage of one file, when it came to each, the batch and the stores that have it, and what it waits for, in words. With an
-identity it lists the versions that were sealed as well. Of a directory it tells about its own names and attributes: "slipway spool pending --under
-PATH" lists what is not sealed below it, "slipway wait PATH" waits for it.`,
+identity it lists the versions that were sealed as well. Of a directory the stage is about its own names and attributes; what is not sealed below it
+is told besides, and "slipway spool pending --under PATH" lists it.`,
 		Example: "  slipway explain /srv/projects/report.odt",
 		Args:    cobra.ExactArgs(1),
 		RunE: primary(func(cmd *cobra.Command, c *config.Config, args []string) error {
@@ -98,6 +98,7 @@ PATH" lists what is not sealed below it, "slipway wait PATH" waits for it.`,
 				if err != nil {
 					return err
 				}
+				addBelow(cmd.Context(), c.Primary.State, &e)
 				holes, err := addVersions(cmd, c, path, &e)
 				if err != nil {
 					return err
@@ -109,6 +110,29 @@ PATH" lists what is not sealed below it, "slipway wait PATH" waits for it.`,
 	c.Flags().String("identity", "", "age identity `FILE`: list the versions, too")
 	jsonFlag(c)
 	return c
+}
+
+// barrier asks whether everything that was changed so far below a path of the volume is sealed; "" is all of it.
+func barrier(ctx context.Context, state, path string) (control.Barrier, error) {
+	client, err := control.Dial(state)
+	if err != nil {
+		return control.Barrier{}, err
+	}
+	var b control.Barrier
+	if path != "" {
+		b.Paths = []string{path}
+	}
+	return client.Barrier(ctx, b)
+}
+
+// addBelow adds to what is said of a directory what is not sealed below it; what is said of itself is about its own names and attributes.
+func addBelow(ctx context.Context, state string, e *control.Explained) {
+	if e.Stage == control.Pending.String() {
+		return
+	}
+	if b, err := barrier(ctx, state, e.Path); err == nil && !b.Sealed { // without a daemon nobody can say it so quickly
+		e.Below = b.Why
+	}
 }
 
 // addVersions adds what was sealed at a path, where an identity is given.

@@ -199,6 +199,7 @@ type Explained struct {
 	WaitingFor string   `json:"waiting_for"`
 	ETASeconds *float64 `json:"eta_seconds"`
 
+	Below  string     `json:"below,omitempty"`  // of a directory: why not all below it is sealed, in words
 	Stores []string   `json:"stores,omitempty"` // that have the batch: replica peers, the cache, backup hosts
 	Since  *time.Time `json:"since,omitempty"`  // pending: of the first change that is not sealed; else when it was sealed
 

@@ -59,7 +59,10 @@ func (f *fake) note(ctx context.Context, format string, args ...any) error {
 }
 
 func (f *fake) Status(ctx context.Context) ([]Status, error) {
-	return slices.Clone(f.status), f.note(ctx, "status")
+	err := f.note(ctx, "status")
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.status), err
 }
 
 func (f *fake) Batches(ctx context.Context, volume string, from uint64, limit int) ([]BatchRow, error) {
@@ -374,6 +377,26 @@ func TestKeeper(t *testing.T) {
 	f.err = errors.New("no answer")
 	if err := k.step(t.Context(), state, f, 0); !errors.Is(err, f.err) {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestLastWord: what a daemon has come to since it last wrote is written when it ends.
+func TestLastWord(t *testing.T) {
+	state := t.TempDir()
+	f := &fake{status: []Status{{Volume: "projects", HeadBatch: 6}}}
+	ctx, stop := context.WithCancel(t.Context())
+	var g errgroup.Group
+	g.Go(func() error { return Serve(ctx, state, f, time.Hour) })
+	await(t, func() bool { list, err := LastStatus(state); return err == nil && len(list) == 1 })
+	f.mu.Lock()
+	f.status = []Status{{Volume: "projects", HeadBatch: 7}}
+	f.mu.Unlock()
+	stop()
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := LastStatus(state); err != nil || list[0].HeadBatch != 7 {
+		t.Errorf("%+v, %v", list, err)
 	}
 }
 

@@ -52,8 +52,11 @@ func Serve(ctx context.Context, state string, r Reporter, interval time.Duration
 	return group.Wait()
 }
 
-// keepStatus writes status.json now and every interval. A full disk is no reason to end the daemon: the file is then old,
-// and says so.
+// lastWord bounds the last look of a daemon that ends.
+const lastWord = 2 * time.Second
+
+// keepStatus writes status.json now, every interval, and at the end: that is what will be known of a daemon that has ended. A full disk is no
+// reason to end the daemon: the file is then old, and says so.
 func keepStatus(ctx context.Context, state string, r Reporter, interval time.Duration) error {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
@@ -62,6 +65,9 @@ func keepStatus(ctx context.Context, state string, r Reporter, interval time.Dur
 		_ = k.step(ctx, state, r, rewriteAfter*interval)
 		select {
 		case <-ctx.Done():
+			last, stop := context.WithTimeout(context.WithoutCancel(ctx), lastWord)
+			defer stop()
+			_ = k.step(last, state, r, 0)
 			return nil
 		case <-ticker.C:
 		}

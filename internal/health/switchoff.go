@@ -8,8 +8,9 @@ import (
 	"slipway/internal/control"
 )
 
-// Advise adds to each status whether its node may be switched off: whether anything would be lost if it never came back.
-func Advise(list []control.Status) {
+// Advise adds to each status whether its node may be switched off: whether anything would be lost if it never came back. ask asks a primary's
+// daemon whether all that was changed so far is sealed; the journal alone does not tell, since what is excluded lies in it, too.
+func Advise(list []control.Status, ask func() (control.Barrier, error)) {
 	for i := range list {
 		s := &list[i]
 		if s.Daemon == control.NotAnswering {
@@ -18,7 +19,7 @@ func Advise(list []control.Status) {
 		}
 		switch s.Role {
 		case "primary":
-			s.SwitchOff = primaryOff(s)
+			s.SwitchOff = primaryOff(s, ask)
 		case "cache", "peer":
 			s.SwitchOff = holderOff(s)
 		}
@@ -26,14 +27,20 @@ func Advise(list []control.Status) {
 }
 
 // primaryOff: what is not sealed is nowhere else, and what is sealed has to lie in one other store at least, which hands it on.
-func primaryOff(s *control.Status) *control.SwitchOff {
+func primaryOff(s *control.Status, ask func() (control.Barrier, error)) *control.SwitchOff {
 	switch {
 	case s.Waiting != "" || !s.Complete:
 		return &control.SwitchOff{Why: "the files have not all been compared with what was sealed"}
 	case s.Pending.Files > 0:
 		return &control.SwitchOff{Why: fmt.Sprintf("%s of %s not sealed: on this node alone", count(s.Pending.Files, "file"), config.FormatSize(s.Pending.Bytes))}
-	case s.Journal.Head > s.Journal.Sealed:
-		return &control.SwitchOff{Why: "names or attributes that have changed are not sealed yet: on this node alone"}
+	case s.Journal.Head > s.Journal.Sealed && s.Daemon == control.Running:
+		b, err := ask()
+		if err != nil {
+			return &control.SwitchOff{Why: fmt.Sprintf("nobody knows: %v", err)}
+		}
+		if !b.Sealed {
+			return &control.SwitchOff{Why: "not all is sealed: on this node alone; it waits for: " + b.Why}
+		}
 	}
 	var have, lack []string
 	fewest := int64(s.HeadBatch)

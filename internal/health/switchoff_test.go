@@ -15,6 +15,7 @@ func TestAdvise(t *testing.T) {
 		change(&s)
 		return s
 	}
+	unsealed := func(s *control.Status) { s.Journal = control.JournalStatus{Head: 9, Sealed: 8} }
 	behind := func(st *control.StoreStatus, n int64) { st.Batch, st.LagBatches = 7-uint64(n), n }
 	holder := func(role, kind string, lag int64, state string) control.Status {
 		return control.Status{Role: role, HeadBatch: 7, Daemon: control.Running, Stores: []control.StoreStatus{
@@ -26,9 +27,11 @@ func TestAdvise(t *testing.T) {
 		safe   bool
 		why    string
 	}{
+		{primary(unsealed), false, "not all is sealed: on this node alone; it waits for: the next batch"},
+		{primary(func(s *control.Status) { unsealed(s); s.HeadBatch = 6 }), true, "everything up to batch 6 is in cache1, vault1"}, // only what is excluded
+		{primary(func(s *control.Status) { unsealed(s); s.HeadBatch = 5 }), false, "nobody knows: no daemon is running"},
 		{primary(func(*control.Status) {}), true, "everything up to batch 7 is in cache1, vault1"},
 		{primary(func(s *control.Status) { s.Pending = control.PendingStatus{Files: 1, Bytes: 2048} }), false, "1 file of 2.0 KiB not sealed: on this node alone"},
-		{primary(func(s *control.Status) { s.Journal = control.JournalStatus{Head: 9, Sealed: 8} }), false, "names or attributes that have changed are not sealed yet: on this node alone"},
 		{primary(func(s *control.Status) { s.Complete = false }), false, "the files have not all been compared with what was sealed"},
 		{primary(func(s *control.Status) { s.Waiting = "a start: 3 directories" }), false, "the files have not all been compared with what was sealed"},
 		{primary(func(s *control.Status) { behind(&s.Stores[2], 2) }), true, "everything up to batch 7 is in cache1; not in vault1"},
@@ -45,13 +48,18 @@ func TestAdvise(t *testing.T) {
 		{holder("peer", "backup", 1, "ok"), false, "nothing else is known to have what lies here"},
 	} {
 		list := []control.Status{row.status}
-		Advise(list)
+		Advise(list, func() (control.Barrier, error) {
+			if row.status.HeadBatch == 5 {
+				return control.Barrier{}, control.ErrNoDaemon
+			}
+			return control.Barrier{Sealed: row.status.HeadBatch == 6, Why: "the next batch"}, nil
+		})
 		if got := list[0].SwitchOff; got == nil || *got != (control.SwitchOff{Safe: row.safe, Why: row.why}) {
 			t.Errorf("%+v, want %v %q", got, row.safe, row.why)
 		}
 	}
 	list := []control.Status{{Role: "receiver", Daemon: control.Running}}
-	if Advise(list); list[0].SwitchOff != nil {
+	if Advise(list, nil); list[0].SwitchOff != nil {
 		t.Errorf("a receiver: %+v", list[0].SwitchOff)
 	}
 }

@@ -131,7 +131,7 @@ func (m *monitor) status(ctx context.Context) ([]control.Status, error) {
 	ctx, stop := context.WithTimeout(ctx, answerWithin)
 	defer stop()
 	list, err := m.reporter.Status(ctx)
-	health.Advise(list)
+	health.Advise(list, func() (control.Barrier, error) { return m.reporter.Barrier(ctx, control.Barrier{}) })
 	return list, err
 }
 

@@ -137,6 +137,9 @@ func Explained(w io.Writer, e control.Explained) error {
 	if e.WaitingFor != "" {
 		rows = append(rows, []string{"waiting for", e.WaitingFor})
 	}
+	if e.Below != "" {
+		rows = append(rows, []string{"below it", "not all is sealed: " + e.Below})
+	}
 	if e.ETASeconds != nil {
 		rows = append(rows, []string{"expected in", seconds(*e.ETASeconds)})
 	}
