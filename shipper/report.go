@@ -85,7 +85,7 @@ func storeStatus(r Report, now time.Time) control.StoreStatus {
 	case r.State == Sending:
 		st.State = "sending"
 	case r.State == Holding:
-		st.State = "waiting"
+		st.State, st.WaitsFor = "waiting", r.WaitsFor
 	}
 	if r.Err != nil {
 		st.Error = store.WithRemedy(r.Err)
@@ -239,6 +239,7 @@ type Report struct {
 	LagSince          time.Time // when the oldest batch that the host lacks arrived
 	Weak              []string
 	Skew              time.Duration
+	WaitsFor          string // what the next batch waits for, in words
 }
 
 // Report says where the cursor stands.
@@ -249,10 +250,12 @@ func (c *cursor) Report() Report {
 }
 
 func (c *cursor) reportLocked() Report {
+	now := c.s.now()
 	r := Report{
 		Volume: c.v.name, Host: c.h.name, URL: c.h.url, State: c.state, Since: c.since, Head: c.acks.Head, Epoch: c.acks.Epoch,
 		Verified: c.acks.Verified, Until: c.until, Err: c.err, Full: c.full, Damage: c.damage, Sent: c.sent.Load(),
 		Weak: c.weak, Skew: c.skew, LagBatches: max(0, int64(c.v.acks.Head)-int64(c.acks.Head)),
+		WaitsFor: c.acks.WaitsAt(now),
 	}
 	if r.Err == nil && c.acks.Error != "" {
 		r.Err = fmt.Errorf("%s", c.acks.Error) // from before the restart

@@ -78,6 +78,11 @@ func TestStatesOfShipping(t *testing.T) {
 	p.put(c.store, first)
 	c.mustOnce()
 	says("a condition", "1 holding: 2 batches to come together (now 1), or for an operator's word (slipway ship --now)")
+	st, err := c.ship.Status(t.Context())
+	must(t, err)
+	if s := st[0].Stores[1]; s.State != "waiting" || s.WaitsFor != "2 batches to come together (now 1), or for an operator's word (slipway ship --now)" {
+		t.Errorf("status: %+v", s)
+	}
 	must(t, c.ship.Do(t.Context(), "hold", "projects/1"))
 	p.put(c.store, p.seal([]int{30}, nil))
 	c.mustOnce()

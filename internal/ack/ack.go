@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"slipway/internal/batch"
+	"slipway/internal/config"
 	"slipway/internal/store"
 )
 
@@ -270,6 +271,18 @@ func (a *Acks) WordAt(now time.Time) string {
 		return "waiting"
 	}
 	return word
+}
+
+// WaitsAt says what a store waits for that WordAt calls waiting, and in what time that ends; "" otherwise.
+func (a *Acks) WaitsAt(now time.Time) string {
+	if a.WordAt(now) != "waiting" {
+		return ""
+	}
+	text := a.Waits.For
+	if at := a.Waits.Until; at != nil {
+		text += ", in " + config.FormatDuration(max(0, at.Sub(now)).Round(time.Second))
+	}
+	return text
 }
 
 func newest[T any](list []T, n int) []T {

@@ -284,6 +284,24 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
+// TestWaitsAt: the words of a wait, with the time that is left, while it is one.
+func TestWaitsAt(t *testing.T) {
+	now := time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
+	soon, past := now.Add(90*time.Minute), now.Add(-time.Hour)
+	for want, a := range map[string]Acks{
+		"the window 11:30-12:00, in 1h30m": {Waits: &Wait{For: "the window 11:30-12:00", Until: &soon}},
+		"an operator":                      {Waits: &Wait{For: "an operator"}},
+		"":                                 {Waits: &Wait{For: "what should have come", Until: &past}},
+	} {
+		if got := a.WaitsAt(now); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	if a := (Acks{Error: "down", Waits: &Wait{For: "an operator"}}); a.WaitsAt(now) != "" {
+		t.Errorf("a store that is down: %q", a.WaitsAt(now))
+	}
+}
+
 // TestWordAt: what waits as the operator has set is where it should be, until the time has passed at which it should have gone.
 func TestWordAt(t *testing.T) {
 	now := time.Date(2026, 11, 23, 22, 0, 0, 0, time.UTC)

@@ -163,6 +163,7 @@ type StoreStatus struct {
 	Rate       float64 `json:"rate,omitempty"`      // bytes a second that it confirms now
 	State      string  `json:"state"`               // "ok", "sending", "waiting", "down", "full", "refused", "unchecked"
 	Error      string  `json:"error"`
+	WaitsFor   string  `json:"waits_for,omitempty"` // of one that is waiting: for what, in words
 }
 
 // BatchRow is a line of `spool ls --json`.

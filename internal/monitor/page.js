@@ -24,7 +24,7 @@ function place(title, lines, state) {
 }
 
 function storePlace(st, v) {
-  const lag = st.lag_batches > 0 ? `${st.lag_batches} behind, ${span(st.lag_seconds)}` : "";
+  const lag = st.lag_batches > 0 ? `${st.lag_batches} behind${st.lag_seconds > 0 ? ", " + span(st.lag_seconds) : ""}` : "";
   const left = st.lag_files ? `${st.lag_files} files, ${size(st.lag_bytes)} to go` : st.lag_bytes ? `${size(st.lag_bytes)} to go` : "";
   const rate = st.rate >= 1 ? `${size(st.rate)}/s${st.lag_bytes ? `, about ${span(st.lag_bytes / st.rate)}` : ""}` : "";
   const used = st.kind === "own" && v.spool.cap > 0 ? `${size(v.spool.bytes)} of ${size(v.spool.cap)}` : "";
@@ -49,6 +49,7 @@ function drawVolume(v) {
   if (v.switch_off) box.append(make("div", `safe to switch off? ${v.switch_off.safe ? "yes" : "no"}: ${v.switch_off.why}`, v.switch_off.safe ? "good" : "wait-text"));
   const notes = make("ul");
   for (const st of v.stores || []) if (st.error) notes.append(make("li", `${st.name}: ${st.error}`, "bad-text"));
+  for (const st of v.stores || []) if (st.waits_for && !st.error) notes.append(make("li", `${st.name}: waits for ${st.waits_for}`, "wait-text"));
   const errors = (v.alarms || []).filter((a) => a.level === "error").map((a) => a.message);
   for (const e of errors) notes.append(make("li", e, "bad-text"));
   for (const d of v.drills || []) notes.append(make("li", `last drill: ${d.passed ? "passed" : "failed"} ${span((Date.now() - new Date(d.at)) / 1000)} ago, ${d.seconds.toFixed(1)} s, from ${d.store}`, d.passed ? "" : "bad-text"));

@@ -113,7 +113,10 @@ func pipeline(w *strings.Builder, p paint, s control.Status, wide int) {
 func storeCell(st control.StoreStatus, spool control.SpoolStatus) cell {
 	c := cell{st.Name + " (" + st.Kind + ")", fmt.Sprintf("batch %d", st.Batch)}
 	if st.LagBatches > 0 {
-		c[1] += fmt.Sprintf(", %d behind, %s", st.LagBatches, seconds(st.LagSeconds))
+		c[1] += fmt.Sprintf(", %d behind", st.LagBatches)
+		if st.LagSeconds > 0 { // a peer does not know how long
+			c[1] += ", " + seconds(st.LagSeconds)
+		}
 		if st.LagFiles > 0 {
 			c = append(c, fmt.Sprintf("%d files, %s to go", st.LagFiles, config.FormatSize(st.LagBytes)))
 		} else if st.LagBytes > 0 {
@@ -254,6 +257,8 @@ func notes(w *strings.Builder, p paint, s control.Status, now time.Time) {
 	for _, st := range s.Stores {
 		if st.Error != "" {
 			fmt.Fprintf(w, "%s: %s\n", p.bold(st.Name), p.red(st.Error))
+		} else if st.WaitsFor != "" {
+			fmt.Fprintf(w, "%s: waits for %s\n", p.bold(st.Name), p.yellow(st.WaitsFor))
 		}
 	}
 	if s.Warm != nil {

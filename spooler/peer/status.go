@@ -113,7 +113,7 @@ func (v *volume) more(st control.Status) control.Status {
 	for _, a := range v.stages {
 		if a.Kind == "backup" {
 			st.Stores = append(st.Stores, control.StoreStatus{
-				Name: a.Store, Kind: a.Kind, URL: a.URL, Batch: uint64(a.Head), State: a.WordAt(st.At), Error: a.Error,
+				Name: a.Store, Kind: a.Kind, URL: a.URL, Batch: uint64(a.Head), State: a.WordAt(st.At), Error: a.Error, WaitsFor: a.WaitsAt(st.At),
 				LagBatches: max(0, int64(st.HeadBatch)-int64(a.Head)),
 			})
 		}
