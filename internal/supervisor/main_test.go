@@ -130,15 +130,15 @@ func lives(t *testing.T, dir, name string) map[int]life {
 	return all
 }
 
-// eventually waits until ok says so, and fails the test if it takes too long.
-func eventually(t *testing.T, limit time.Duration, what string, ok func() bool) time.Duration {
+// eventually waits until ok says so, for a minute: a busy machine takes its time to start a process.
+func eventually(t *testing.T, what string, ok func() bool) time.Duration {
 	t.Helper()
 	began := time.Now()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {
-		if time.Since(began) > limit {
-			t.Fatalf("after %v still not: %s", limit, what)
+		if time.Since(began) > time.Minute {
+			t.Fatalf("still not: %s", what)
 		}
 		<-tick.C
 	}

@@ -144,7 +144,7 @@ func TestDyingMount(t *testing.T) {
 		m.die(t)
 		return nil
 	})
-	p, err := preparePlace(t.Context(), source, source, 5*time.Second)
+	p, err := preparePlace(t.Context(), source, source, time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}

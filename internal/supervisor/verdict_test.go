@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestSpoolerVerdict: a spooler is started again whatever ends it, unless the volume is not this node's any more.
@@ -28,9 +27,9 @@ func TestPeer(t *testing.T) {
 	stop, _ := run(t, s)
 	awaitLives(t, s, 1)
 	peers := func() map[int]life { return lives(t, s.notes, "peer") }
-	eventually(t, 5*time.Second, "the peer is there", func() bool { return len(peers()) == 1 })
+	eventually(t, "the peer is there", func() bool { return len(peers()) == 1 })
 	killAll(t, peers())
-	eventually(t, time.Second, "the peer is there again", func() bool { return len(peers()) == 2 })
+	eventually(t, "the peer is there again", func() bool { return len(peers()) == 2 })
 	if n := len(lives(t, s.notes, "spooler")); n != 1 {
 		t.Errorf("%d spoolers were started", n)
 	}
@@ -54,10 +53,10 @@ func TestPeer(t *testing.T) {
 	s.PeerArgs = []string{"slipway", "child", "peer", s.notes, "exit 2"}
 	stop, _ = run(t, s)
 	awaitLives(t, s, 1)
-	eventually(t, 5*time.Second, "the peer is there", func() bool { return len(peers()) == 1 })
+	eventually(t, "the peer is there", func() bool { return len(peers()) == 1 })
 	let(t, s)
 	killAll(t, lives(t, s.notes, "spooler"))
-	eventually(t, 5*time.Second, "the spooler is there again", func() bool { return len(lives(t, s.notes, "spooler")) == 2 })
+	eventually(t, "the spooler is there again", func() bool { return len(lives(t, s.notes, "spooler")) == 2 })
 	if n := len(peers()); n != 1 {
 		t.Errorf("a peer that refuses its configuration was started %d times", n)
 	}
