@@ -22,7 +22,7 @@ import (
 // until waits for something that another process does.
 func until(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	tick, over := time.NewTicker(5*time.Millisecond), time.After(20*time.Second)
+	tick, over := time.NewTicker(5*time.Millisecond), time.After(time.Minute)
 	defer tick.Stop()
 	for !done() {
 		select {
@@ -153,31 +153,48 @@ func TestFails(t *testing.T) {
 	w.Amend(nil)
 }
 
+// expiring is a context whose time is over when the test says so.
+type expiring struct {
+	context.Context
+	over chan struct{}
+}
+
+func (e expiring) Done() <-chan struct{} { return e.over }
+
+func (e expiring) Err() error {
+	select {
+	case <-e.over:
+		return context.DeadlineExceeded
+	default:
+		return nil
+	}
+}
+
 // TestKilled: a command that does not end is killed with what it has started, and the end of the daemon is one too.
 func TestKilled(t *testing.T) {
-	for name, limit := range map[string]func(context.Context) (context.Context, context.CancelFunc){
-		"time": func(ctx context.Context) (context.Context, context.CancelFunc) {
-			return context.WithTimeout(ctx, 300*time.Millisecond)
-		},
-		"daemon": context.WithCancel,
+	over := make(chan struct{})
+	daemon, stop := context.WithCancel(t.Context())
+	for name, c := range map[string]struct {
+		ctx  context.Context
+		end  func()
+		says string
+	}{
+		"time":   {expiring{t.Context(), over}, func() { close(over) }, "killed after"},
+		"daemon": {daemon, stop, "killed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			pids := filepath.Join(t.TempDir(), "pids")
 			r := newRunner(control.Stalled, []string{"/bin/sh", "-c", fmt.Sprintf("sleep 1000 & echo $! > %s.part; mv %s.part %s; wait", pids, pids, pids)}, nil)
-			ctx, stop := limit(t.Context())
-			defer stop()
 			var g errgroup.Group
 			g.Go(func() error {
-				_, err := r.run(ctx, []News{{Event: control.Stalled}})
-				if err == nil {
-					return fmt.Errorf("it ended well")
+				_, err := r.run(c.ctx, []News{{Event: control.Stalled}})
+				if err == nil || !strings.Contains(err.Error(), c.says) {
+					return fmt.Errorf("it ended with: %w", err)
 				}
 				return nil
 			})
 			until(t, "the child", func() bool { return read(pids) != "" })
-			if name == "daemon" {
-				stop()
-			}
+			c.end()
 			must(t, g.Wait())
 			child, err := strconv.Atoi(strings.TrimSpace(read(pids)))
 			must(t, err)

@@ -83,7 +83,7 @@ func TestAdoptionIsFast(t *testing.T) {
 	})
 	took := time.Since(start)
 	t.Logf("15,000 inodes in %v", took)
-	if took > 5*time.Second {
+	if took > 30*time.Second { // less than one on an idle machine
 		t.Errorf("15,000 inodes in one transaction took %v", took)
 	}
 	view(t, c, func(tx *Tx) error {
@@ -206,7 +206,7 @@ func TestBusy(t *testing.T) {
 	if _, err := OpenReadOnly(c.path); !errors.Is(err, ErrBusy) {
 		t.Errorf("reading a catalog in use: %v", err)
 	}
-	if took := time.Since(start); took > time.Second {
+	if took := time.Since(start); took > writeWait/2 {
 		t.Errorf("it took %v to say that the catalog is in use", took)
 	}
 }

@@ -55,17 +55,18 @@ func TestHungDisk(t *testing.T) {
 	freeze()
 	began := time.Now()
 	w.Append(&Record{Op: OpCreate, Name: "hung"})
-	first := time.Since(began)
+	first, longest := time.Since(began), time.Duration(0)
 	for range 100 {
+		again := time.Now()
 		w.Append(&Record{Op: OpCreate, Name: "hung"})
-		if time.Since(began) > 5*appendWait {
+		longest = max(longest, time.Since(again))
+		if time.Since(began) > 20*appendWait {
 			thaw() // else this process cannot even end
 			t.Fatal("the disk hangs, and every append waits")
 		}
 	}
-	others := time.Since(began) - first
-	if first < appendWait || first > 2*appendWait || others > appendWait/2 {
-		t.Errorf("the first append waited %v, the next hundred %v", first, others)
+	if first < appendWait || longest >= appendWait {
+		t.Errorf("the first append waited %v, of the next hundred one %v", first, longest)
 	}
 	if n, _ := w.Gaps(); n != 1 {
 		t.Errorf("%d gaps", n)
@@ -74,7 +75,7 @@ func TestHungDisk(t *testing.T) {
 	w.Append(&Record{Op: OpCreate, Name: "after"})
 	r := open(t, dir, Position{})
 	gaps, names := 0, map[string]int{}
-	for deadline := time.After(10 * time.Second); names["after"] == 0; {
+	for deadline := time.After(time.Minute); names["after"] == 0; {
 		name, _ := next(t, r)
 		if name == "wait" {
 			select {

@@ -212,7 +212,7 @@ func TestDiskFull(t *testing.T) {
 		for range 3 { // still full: each is answered, none waits
 			i++
 			began := time.Now()
-			if appendOne(i) || time.Since(began) > appendWait/2 {
+			if appendOne(i) || time.Since(began) >= appendWait {
 				t.Fatalf("append %d to a full disk", i)
 			}
 		}

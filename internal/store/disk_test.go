@@ -146,7 +146,7 @@ func TestForeignThings(t *testing.T) {
 }
 
 func testForeign(t *testing.T, s store.Store, name string) {
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if data, err := s.Read(ctx, name, 100); err == nil || errors.Is(err, store.ErrNotExist) || ctx.Err() != nil {
 		t.Errorf("read %s: %q, %v", name, data, err)
