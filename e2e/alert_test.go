@@ -68,7 +68,7 @@ func TestAlerts(t *testing.T) {
 	var beats atomic.Int64
 	listener := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { beats.Add(1) }))
 	defer listener.Close()
-	s := newSite(t, siteOptions{hosts: []string{"cache1", "vault1", "bravo"}, replicas: []string{"bravo"}, vaults: []string{"vault1"},
+	s := newSite(t, siteOptions{roomy: true, hosts: []string{"cache1", "vault1", "bravo"}, replicas: []string{"bravo"}, vaults: []string{"vault1"},
 		primary: "rpo: 1s\nprefer_after: 1d", ship: "  when: [{age: 0s}]\n  verify_after: 5s\n"})
 	s.secondRecipient()
 	hook, told := filepath.Join(s.dir, "hook"), filepath.Join(s.dir, "told")

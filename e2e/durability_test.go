@@ -7,8 +7,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -45,7 +47,7 @@ func syncWrite(t *testing.T, f *os.File, text string) (took time.Duration) {
 
 // TestFsyncCached: the moment fsync returns, everything of this node may be lost, and the cache has what was written. The file stays open.
 func TestFsyncCached(t *testing.T) {
-	s := startDurable(t, siteOptions{plain: true, primary: durableTo("cached", "10s")})
+	s := startDurable(t, siteOptions{plain: true, primary: durableTo("cached", "60s")})
 	f, err := os.Create(filepath.Join(s.mount, "db/journal"))
 	must(t, err)
 	defer f.Close() //nolint:errcheck // the mount is gone by then
@@ -78,7 +80,7 @@ func TestFsyncSpoolerAway(t *testing.T) {
 	if err := f.Sync(); !errors.Is(err, syscall.EIO) {
 		t.Errorf("with a stopped spooler: %v, want EIO", err)
 	}
-	if took := time.Since(began); took < time.Second || took > 5*time.Second {
+	if took := time.Since(began); took < time.Second || took > 5*time.Second*busy {
 		t.Errorf("it took %v", took)
 	}
 	must(t, os.WriteFile(filepath.Join(s.mount, "other"), []byte("text"), 0o644)) // nobody else waits
@@ -88,7 +90,8 @@ func TestFsyncSpoolerAway(t *testing.T) {
 		t.Errorf("without a shipper: %v, want EIO", err)
 	}
 	warned := fmt.Sprint(s.status(s.config)["warnings"])
-	if !strings.Contains(warned, `fsync of "db/journal" waited 1.9s for stage stored and was answered with EIO: waits for`) {
+	// What it waited is what was left of 2 s when the spooler was asked.
+	if !regexp.MustCompile(`fsync of "db/journal" waited (1(\.\d+)?s|\d+ms) for stage stored and was answered with EIO: waits for`).MatchString(warned) {
 		t.Errorf("status warns: %s", warned)
 	}
 	done := make(chan error, 1)
@@ -146,7 +149,7 @@ func TestFsyncTogether(t *testing.T) {
 		"sftp":      {},
 	} {
 		t.Run(name, func(t *testing.T) {
-			opt.primary = durableTo("cached", "20s")
+			opt.primary = durableTo("cached", "60s")
 			s := startDurable(t, opt)
 			s.together(t, "without a daemon", 8, count(10, 50))
 			s.together(t, "alone", 1, count(5, 50))
@@ -197,14 +200,21 @@ func (s *site) together(t *testing.T, what string, writers, times int) {
 func TestFsyncCrash(t *testing.T) {
 	r := random(t)
 	for range count(1, 10) {
-		s := startDurable(t, siteOptions{plain: true, primary: durableTo("cached", "10s")})
+		s := startDurable(t, siteOptions{plain: true, primary: durableTo("cached", "60s")})
 		var g errgroup.Group
 		var lines, files [3]int // that were answered
+		under := make(chan struct{}, 3)
 		for w := range 3 {
-			g.Go(func() error { lines[w] = appendLines(s.mount, w); return nil })
+			g.Go(func() error {
+				lines[w] = appendLines(s.mount, w, func() { under <- struct{}{} })
+				return nil
+			})
 			g.Go(func() error { files[w] = renameFiles(s.mount, w); return nil })
 		}
-		<-time.After(time.Second + time.Duration(r.IntN(1000))*time.Millisecond)
+		for range 3 {
+			<-under
+		}
+		pause(t, time.Duration(r.IntN(2000))*time.Millisecond)
 		s.primary.crash()
 		s.detach(func(string) bool { return true }) // who writes goes on until the mount is gone
 		must(t, g.Wait())
@@ -227,8 +237,10 @@ func TestFsyncCrash(t *testing.T) {
 	}
 }
 
-// appendLines writes and syncs lines until it cannot, and returns how many were answered.
-func appendLines(mount string, w int) (done int) {
+// appendLines writes and syncs lines until it cannot, and returns how many were answered. begun is called when the first one is, or never will be.
+func appendLines(mount string, w int, begun func()) (done int) {
+	begun = sync.OnceFunc(begun)
+	defer begun()
 	f, err := os.Create(filepath.Join(mount, "db", fmt.Sprint("lines ", w)))
 	if err != nil {
 		return 0
@@ -238,6 +250,7 @@ func appendLines(mount string, w int) (done int) {
 		if _, err := fmt.Fprintf(f, "line %d\n", done); err != nil || f.Sync() != nil {
 			return done
 		}
+		begun()
 	}
 }
 
@@ -264,7 +277,7 @@ func renameFiles(mount string, w int) (done int) {
 func TestFsyncDatabase(t *testing.T) {
 	for _, mode := range []string{"delete", "wal"} {
 		t.Run(mode, func(t *testing.T) {
-			s := startDurable(t, siteOptions{plain: true, primary: durableTo("cached", "10s")})
+			s := startDurable(t, siteOptions{plain: true, primary: durableTo("cached", "60s")})
 			done := s.transact(t, mode, count(8, 40))
 			must(t, os.RemoveAll(filepath.Join(s.dir, "state")))
 			must(t, os.RemoveAll(s.source))
@@ -307,14 +320,6 @@ func (s *site) transact(t *testing.T, mode string, least int) (done int) {
 		t.Errorf("%d transactions were answered, and sqlite3 ended with %v", done, err)
 	}
 	return done
-}
-
-// crash kills every process of a daemon at once.
-func (p *process) crash() {
-	for _, pid := range append(children(p.cmd.Process.Pid, ""), p.cmd.Process.Pid) {
-		_ = syscall.Kill(pid, syscall.SIGKILL) // it may have died of another's death
-	}
-	<-p.done
 }
 
 // restorePlain restores from a store that is a plain directory.

@@ -74,8 +74,8 @@ func TestInspect(t *testing.T) {
 	}
 	must(t, open.Close())
 	s.wait("stored")
-	s.primary.end(0)
-	s.shipper.end(0)
+	s.primary.crash()
+	s.shipper.crash()
 	s.inspect("dead", "", false)
 	if out := s.slipway("status", "-c", s.config); !strings.Contains(out, "dead") {
 		t.Errorf("status does not say that the daemon is dead:\n%s", out)
@@ -151,17 +151,17 @@ func TestInspectStopped(t *testing.T) {
 	}
 	for _, conf := range []string{s.config, s.cacheCf} {
 		role := filepath.Base(conf)
-		if out := s.slipway("status", "-c", conf); !strings.Contains(out, "the daemon is not answering; its last answer is ") {
+		if out, code := s.try("status", "-c", conf); code != 0 || !strings.Contains(out, "the daemon is not answering; its last answer is ") {
 			t.Errorf("%s: status says\n%s", role, out)
 		}
-		out := s.slipway("spool", "ls", "-c", conf)
-		if !strings.Contains(out, "the daemon does not answer: this is what lies on disk; how far the stores are is as of ") {
+		out, code := s.try("spool", "ls", "-c", conf)
+		if code != 0 || !strings.Contains(out, "the daemon does not answer: this is what lies on disk; how far the stores are is as of ") {
 			t.Errorf("%s: spool ls says\n%s", role, out)
 		}
 		if !regexp.MustCompile(`(?m)^` + head + ` .* stored +1 +.*vault1$`).MatchString(out) {
 			t.Errorf("%s: spool ls does not show batch %s as stored\n%s", role, head, out)
 		}
-		if out := s.slipway("spool", "show", head, "-c", conf); !strings.Contains(out, "stored, 1 copies") {
+		if out, code := s.try("spool", "show", head, "-c", conf); code != 0 || !strings.Contains(out, "stored, 1 copies") {
 			t.Errorf("%s: spool show says\n%s", role, out)
 		}
 	}

@@ -30,12 +30,12 @@ func TestKill(t *testing.T) {
 	for i := range shots * len(victims) {
 		victim := victims[i%len(victims)]
 		pause(t, time.Duration(100+r.IntN(900))*time.Millisecond)
-		busy := s.batchOpen()
-		if busy {
+		underWay := s.batchOpen()
+		if underWay {
 			open++
 		}
 		pids := s.shoot(victim, r)
-		t.Logf("shot %d: %s %v, batch open: %v, files written: %d", i+1, victim, pids, busy, load.written.Load())
+		t.Logf("shot %d: %s %v, batch open: %v, files written: %d", i+1, victim, pids, underWay, load.written.Load())
 	}
 	load.stop(t)
 	if total := shots * len(victims); open*2 < total {

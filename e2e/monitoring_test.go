@@ -47,7 +47,7 @@ func fetch(t *testing.T, address string) (int, string) {
 // TestMonitoring: primary and cache host are scraped by a real Prometheus, with the rules and the dashboard's queries of dist/; health turns bad
 // when the cache host is cut off, says so, and good again.
 func TestMonitoring(t *testing.T) {
-	s := newSite(t, siteOptions{vaults: []string{"vault1"}, primary: pageOn})
+	s := newSite(t, siteOptions{roomy: true, vaults: []string{"vault1"}, primary: pageOn})
 	f, err := os.OpenFile(s.cacheCf, os.O_APPEND|os.O_WRONLY, 0)
 	must(t, err)
 	_, err = f.WriteString(pageOn + "\n")

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"slipway/e2e/netns"
+	"slipway/internal/loopdisk"
 	"slipway/internal/sshd"
 )
 
@@ -56,6 +58,7 @@ type siteOptions struct {
 	ship    string // the ship block of the cache's configuration, without "to"
 	primary string // further lines of the primary's configuration
 	plain   bool   // plain directories instead of SFTP
+	roomy   bool   // on a disk of its own that is nearly empty: one with less than a tenth free is warned of, and is no good health
 
 	net      *netns.Network // hosts and daemons run on its nodes of their names, other commands on the node desk
 	hosts    []string       // default: cache1, vault1, vault2; a volume's replicas are among them
@@ -72,7 +75,13 @@ func newSite(t *testing.T, opt siteOptions) *site {
 	if opt.vaults == nil {
 		opt.vaults = []string{"vault1", "vault2"}
 	}
-	s := &site{t: t, dir: t.TempDir(), hosts: map[string]*host{}, net: opt.net, daemons: map[string][]*process{}}
+	dir := ""
+	if opt.roomy {
+		dir = loopdisk.New(t, "ext4", 1<<30, "")
+	} else {
+		dir = t.TempDir()
+	}
+	s := &site{t: t, dir: dir, hosts: map[string]*host{}, net: opt.net, daemons: map[string][]*process{}}
 	s.source = filepath.Join(s.dir, "projects")
 	s.mount = s.source
 	if !opt.inPlace {
@@ -229,14 +238,29 @@ func (s *site) stopPrimary() {
 	s.primary.stop(s.t)
 }
 
-// slipway runs a command that must succeed and returns what it printed.
-func (s *site) slipway(args ...string) string {
+// slipway runs a command that must succeed, with daemons that answer, and returns what it printed.
+func (s *site) slipway(args ...string) (out string) {
 	s.t.Helper()
-	out, code := s.try(args...)
+	var code int
+	s.answered(func() bool {
+		out, code = s.try(args...)
+		return !unanswered.MatchString(out)
+	})
 	if code != 0 {
 		s.t.Fatalf("slipway %s: exit code %d\n%s", strings.Join(args, " "), code, out)
 	}
 	return out
+}
+
+// unanswered is what commands print when a daemon that lives has not begun to answer within 200 ms.
+var unanswered = regexp.MustCompile(`daemon (is not answering|does not answer)|"daemon":"not answering"`)
+
+// answered asks until the daemon has answered, for a minute: on a busy machine one may get no processor within the 200 ms that commands wait.
+func (s *site) answered(ask func() bool) {
+	s.t.Helper()
+	for began := time.Now(); !ask() && time.Since(began) < time.Minute; {
+		pause(s.t, 100*time.Millisecond)
+	}
 }
 
 // try runs a command and returns its output (both streams) and exit code.
@@ -264,13 +288,20 @@ func (s *site) tryOn(node string, args ...string) (string, int) {
 	return out.String(), 0
 }
 
-// jsonLines runs a command with --json and returns its lines.
+// jsonLines runs a command with --json, with daemons that answer, and returns its lines.
 func (s *site) jsonLines(args ...string) []map[string]any {
 	s.t.Helper()
-	cmd := exec.Command(binary, append(args, "--json")...)
 	var out, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &stderr
-	if err := s.on(desk, cmd.Run); err != nil {
+	var err error
+	s.answered(func() bool {
+		out.Reset()
+		stderr.Reset()
+		cmd := exec.Command(binary, append(args, "--json")...)
+		cmd.Stdout, cmd.Stderr = &out, &stderr
+		err = s.on(desk, cmd.Run)
+		return !unanswered.Match(out.Bytes()) && !unanswered.Match(stderr.Bytes())
+	})
+	if err != nil {
 		s.t.Fatalf("slipway %s --json: %v\n%s%s", strings.Join(args, " "), err, out.String(), stderr.String())
 	}
 	var rows []map[string]any
@@ -312,14 +343,19 @@ func (s *site) restore(from string, more ...string) string {
 	return target
 }
 
+// busy is how many times as long anything may take on a machine that does other things as well.
+const busy = 6
+
 // eventually looks until what is waited for has come; events wake nobody here, since the other side is another process.
 func (s *site) eventually(within time.Duration, what string, look func() error) {
 	s.t.Helper()
 	eventually(s.t, within, what, look)
 }
 
+// eventually waits for what takes less than within on a machine that does nothing else.
 func eventually(t *testing.T, within time.Duration, what string, look func() error) {
 	t.Helper()
+	within *= busy
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)

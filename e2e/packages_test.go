@@ -181,7 +181,7 @@ func (m *machine) works(u *unit, before, when string) {
 	m.run("echo new > /srv/projects/" + word + "; echo " + word + " > /run/words")
 	eventually(m.t, 10*time.Second, "the open file to be written", func() error { return m.reports("cat /srv/projects/held", word) })
 	// The daemon's own program answers: the one on the disk may be gone.
-	m.run("/proc/" + u.pid + "/exe wait /srv/projects/" + word + " --stage cached --timeout 30s -c /etc/slipway/projects.yml")
+	m.run("/proc/" + u.pid + "/exe wait /srv/projects/" + word + " --stage cached --timeout 4m -c /etc/slipway/projects.yml")
 }
 
 // upgraded: the mount does not notice an upgrade, and a child that has to be started again is of the same version as the others.
@@ -199,7 +199,7 @@ func (m *machine) upgraded(u *unit, install, version string) {
 		m.t.Errorf("the upgraded program says %s", out)
 	}
 	m.works(u, before, "after the upgrade")
-	m.run("slipway wait /srv/projects/before --stage cached --timeout 30s -c /etc/slipway/projects.yml") // the new program asks the old daemon
+	m.run("slipway wait /srv/projects/before --stage cached --timeout 4m -c /etc/slipway/projects.yml") // the new program asks the old daemon
 
 	m.run("pkill -KILL -f '^slipway spooler'")
 	eventually(m.t, 20*time.Second, "another spooler", func() error {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -102,7 +103,7 @@ func (p *process) stop(t *testing.T) {
 	}
 }
 
-// end asks the process to end and kills its group when it does not.
+// end asks the process to end and kills it with its children when it does not.
 func (p *process) end(within time.Duration) bool {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended already
 	timer := time.NewTimer(within)
@@ -111,9 +112,22 @@ func (p *process) end(within time.Duration) bool {
 	case <-p.done:
 		return true
 	case <-timer.C:
-		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
-		<-p.done
+		p.crash()
 		return false
+	}
+}
+
+// crash kills every process of a daemon at once, and returns when none is there: until the last has died, locks are held and a socket answers.
+func (p *process) crash() {
+	all := tree(p.cmd.Process.Pid) // the supervisor first, or it would start another child
+	for _, pid := range all {
+		_ = syscall.Kill(pid, syscall.SIGKILL) // it may have died of another's death
+	}
+	<-p.done
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for slices.ContainsFunc(all, running) {
+		<-tick.C
 	}
 }
 

@@ -29,7 +29,7 @@ func rewrite(t *testing.T, path, old, text string) {
 // waitFile waits until one file of the volume has reached a stage.
 func (s *site) waitFile(name, stage string) {
 	s.t.Helper()
-	s.slipway("wait", filepath.Join(s.mount, name), "--stage", stage, "--timeout", "30s", "-c", s.config)
+	s.slipway("wait", filepath.Join(s.mount, name), "--stage", stage, "--timeout", "4m", "-c", s.config)
 }
 
 // warns waits until a daemon warns of something. It is asked by its state directory: the command would read the file with the fault.
@@ -69,7 +69,7 @@ func TestReload(t *testing.T) {
 	must(t, s.primary.cmd.Process.Signal(syscall.SIGHUP))
 	must(t, os.WriteFile(filepath.Join(s.mount, "now.scratch"), []byte("content"), 0o644))
 	s.eventually(20*time.Second, "what is not excluded any more", func() error {
-		if out, code := s.try("wait", filepath.Join(s.mount, "now.scratch"), "--stage", "stored", "--timeout", "20s", "-c", s.config); code != 0 {
+		if out, code := s.try("wait", filepath.Join(s.mount, "now.scratch"), "--stage", "stored", "--timeout", "1m", "-c", s.config); code != 0 {
 			return fmt.Errorf("exit code %d\n%s", code, out)
 		}
 		return nil
@@ -115,7 +115,7 @@ func TestJournald(t *testing.T) {
 	s.startPrimary()
 	must(t, os.WriteFile(filepath.Join(s.mount, "file"), []byte("content"), 0o644))
 	buf := make([]byte, 1<<16)
-	must(t, socket.SetReadDeadline(time.Now().Add(20*time.Second)))
+	must(t, socket.SetReadDeadline(time.Now().Add(20*time.Second*busy)))
 	for {
 		n, err := socket.Read(buf)
 		must(t, err)

@@ -116,7 +116,7 @@ func (m *machine) startDaemon(name, line string, notifies bool) *unit {
 func (u *unit) hear(want string) {
 	u.m.t.Helper()
 	buf := make([]byte, 4096)
-	must(u.m.t, u.told.SetReadDeadline(time.Now().Add(30*time.Second)))
+	must(u.m.t, u.told.SetReadDeadline(time.Now().Add(30*time.Second*busy)))
 	for {
 		n, err := u.told.Read(buf)
 		if err != nil {
@@ -152,7 +152,7 @@ func (u *unit) ended() {
 		if u.err != nil {
 			u.m.t.Errorf("%s on %s ended with %v\n%s", u.name, u.m.name, u.err, tail(u.log.String(), 20))
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(30 * time.Second * busy):
 		u.m.t.Fatalf("%s on %s does not end\n%s", u.name, u.m.name, tail(u.log.String(), 20))
 	}
 }

@@ -52,7 +52,7 @@ func onTerminal(t *testing.T, cmd *exec.Cmd) *dialogue {
 // expect reads until something is shown, and returns what came before it.
 func (d *dialogue) expect(text string) (before string) {
 	d.t.Helper()
-	must(d.t, d.tty.SetReadDeadline(time.Now().Add(20*time.Second)))
+	must(d.t, d.tty.SetReadDeadline(time.Now().Add(20*time.Second*busy)))
 	buf := make([]byte, 4096)
 	for !bytes.Contains(d.shown.Bytes(), []byte(text)) {
 		n, err := d.tty.Read(buf)
@@ -75,11 +75,11 @@ func (d *dialogue) answer(text string) {
 // end reads the rest and returns how the program ended.
 func (d *dialogue) end() (rest string, err error) {
 	d.t.Helper()
-	must(d.t, d.tty.SetReadDeadline(time.Now().Add(20*time.Second)))
+	must(d.t, d.tty.SetReadDeadline(time.Now().Add(20*time.Second*busy)))
 	_, _ = d.shown.ReadFrom(d.tty) // it ends with EIO when nobody has the other side
 	select {
 	case err = <-d.done:
-	case <-time.After(20 * time.Second):
+	case <-time.After(20 * time.Second * busy):
 		d.t.Fatalf("%v does not end\n%s", d.cmd.Args, d.shown.String())
 	}
 	return strings.ReplaceAll(d.shown.String(), "\r\n", "\n"), err

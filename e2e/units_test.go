@@ -111,7 +111,7 @@ func notifies(t *testing.T, args []string) {
 	hear := func(want string) {
 		t.Helper()
 		buf := make([]byte, 4096)
-		must(t, socket.SetReadDeadline(time.Now().Add(20*time.Second)))
+		must(t, socket.SetReadDeadline(time.Now().Add(20*time.Second*busy)))
 		for {
 			n, err := socket.Read(buf)
 			if err != nil {
@@ -136,7 +136,7 @@ func notifies(t *testing.T, args []string) {
 		if err != nil {
 			t.Errorf("%q ended with %v\n%s", args, err, tail(out.String(), 20))
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(20 * time.Second * busy):
 		_ = cmd.Process.Kill()
 		t.Fatalf("%q does not end", args)
 	}
