@@ -322,10 +322,10 @@ func asUser(t *testing.T, uid, gid int, groups []int, do func()) {
 	must(t, g.Wait())
 }
 
-// poll calls ok until it is true, for at most ten seconds.
+// poll calls ok until it is true, for at most a minute.
 func poll(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

@@ -95,7 +95,7 @@ func hasKeys(ts *testscript.TestScript, _ bool, args []string) {
 
 // awaitFile is "awaitfile PATH": waits until the path is there.
 func awaitFile(ts *testscript.TestScript, _ bool, args []string) {
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		if _, err := os.Lstat(ts.MkAbs(args[0])); err == nil {
 			return
@@ -152,7 +152,7 @@ func sendSignal(ts *testscript.TestScript, _ bool, args []string) {
 	pid, err := strconv.Atoi(strings.TrimSpace(ts.ReadFile(args[1])))
 	ts.Check(err)
 	ts.Check(unix.Kill(pid, unix.SignalNum(args[0])))
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(time.Minute)
 	for args[0] == "SIGSTOP" && !stopped(pid) {
 		select {
 		case <-deadline:

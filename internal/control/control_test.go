@@ -111,7 +111,7 @@ func serve(t *testing.T, state string, r Reporter) {
 
 func await(t *testing.T, done func() bool) {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(time.Minute)
 	for !done() {
 		select {
 		case <-deadline:
@@ -121,9 +121,10 @@ func await(t *testing.T, done func() bool) {
 	}
 }
 
+// dial asks patiently: how long a daemon may take is not what most tests are about, and a busy machine may take longer.
 func dial(t *testing.T, state string) *Client {
 	t.Helper()
-	c, err := Dial(state)
+	c, err := DialWithin(state, wholeWithin)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,12 +189,24 @@ func TestFailuresKeepTheirClass(t *testing.T) {
 	}
 }
 
+// impatient asks as commands do.
+func impatient(t *testing.T, state string) *Client {
+	t.Helper()
+	var c *Client
+	await(t, func() bool {
+		var err error
+		c, err = Dial(state)
+		return err == nil
+	})
+	return c
+}
+
 // TestSlowAnswers: a daemon at work may take its time, except for Status, where being slow means being stuck.
 func TestSlowAnswers(t *testing.T) {
 	state := t.TempDir()
 	f := &fake{barrier: func(b Barrier) (Barrier, error) { return b, nil }}
 	serve(t, state, f)
-	c := dial(t, state)
+	c := impatient(t, state)
 	f.mu.Lock()
 	f.hold = make(chan struct{})
 	f.mu.Unlock()
@@ -201,7 +214,7 @@ func TestSlowAnswers(t *testing.T) {
 	if _, err := c.Status(t.Context()); !errors.Is(err, ErrSilent) {
 		t.Errorf("status of a stuck daemon: %v", err)
 	}
-	if took := time.Since(began); took < answerWithin || took > 5*answerWithin {
+	if took := time.Since(began); took < answerWithin || took > wholeWithin/2 {
 		t.Errorf("gave up after %v, want %v", took, answerWithin)
 	}
 	var g errgroup.Group
@@ -292,10 +305,14 @@ func TestStoppedDaemon(t *testing.T) {
 	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
 	await(t, func() bool { list, err := LastStatus(state); return err == nil && len(list) == 1 })
 	await(t, func() bool { _, err := Dial(state); return err == nil })
-	if daemon, list, err := FindState(t.Context(), state); daemon != Running || len(list) != 1 || list[0].Stale || err != nil {
-		t.Errorf("running: %q %+v %v", daemon, list, err)
-	}
-	c := dial(t, state)
+	await(t, func() bool { // one that is kept from the processor for long does not answer
+		daemon, list, err := FindState(t.Context(), state)
+		if err != nil || len(list) != 1 || list[0].Stale != (daemon != Running) {
+			t.Fatalf("running: %q %+v %v", daemon, list, err)
+		}
+		return daemon == Running
+	})
+	c := impatient(t, state)
 	if err := cmd.Process.Signal(unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
@@ -314,7 +331,7 @@ func TestStoppedDaemon(t *testing.T) {
 	if daemon != NotAnswering || err != nil || len(list) != 1 || !list[0].Stale || list[0].Daemon != NotAnswering || list[0].Volume != "projects" {
 		t.Errorf("stopped: %q %+v %v", daemon, list, err)
 	}
-	if took := time.Since(began); took > 3*time.Second {
+	if took := time.Since(began); took > wholeWithin/2 {
 		t.Errorf("three questions to a stopped daemon took %v", took)
 	}
 	_ = cmd.Process.Kill()

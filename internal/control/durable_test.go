@@ -81,7 +81,7 @@ func TestAwaitDurableOverRestart(t *testing.T) {
 	if err := AwaitDurable(t.Context(), state, Durable{}, 300*time.Millisecond); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, ErrNoDaemon) {
 		t.Errorf("without a daemon: %v", err)
 	}
-	if took := time.Since(began); took < 250*time.Millisecond || took > 5*time.Second {
+	if took := time.Since(began); took < 250*time.Millisecond || took > 30*time.Second {
 		t.Errorf("without a daemon it took %v", took)
 	}
 
@@ -144,7 +144,7 @@ func TestAwaitDurableSilent(t *testing.T) {
 	if err := AwaitDurable(t.Context(), state, Durable{}, 500*time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
 		t.Error(err)
 	}
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > 30*time.Second {
 		t.Errorf("it took %v", took)
 	}
 }

@@ -130,7 +130,7 @@ func TestKeeperTakesAChain(t *testing.T) {
 func TestKeeperOnHead(t *testing.T) {
 	k := newKeeperRig(t)
 	k.seal(nil)
-	ctx, done := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, done := context.WithTimeout(t.Context(), time.Minute)
 	defer done()
 	told := batch.Seq(0)
 	k.OnHead = func() {

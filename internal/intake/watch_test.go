@@ -33,7 +33,7 @@ func (r *rig) await(c <-chan struct{}) {
 	r.t.Helper()
 	select {
 	case <-c:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		r.t.Fatal("nothing is told")
 	}
 }
@@ -45,7 +45,7 @@ func (r *rig) awaitVolume(woken <-chan string) {
 		if name != "projects" {
 			r.t.Fatalf("woken for %q", name)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		r.t.Fatal("nobody is woken")
 	}
 }

@@ -448,7 +448,7 @@ func TestRunning(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	var g errgroup.Group
 	g.Go(func() error { return control.Serve(ctx, c.State(), daemon{}, time.Hour) })
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		if _, err := control.Dial(c.State()); err == nil {
 			break

@@ -185,7 +185,7 @@ func TestHostileFiles(t *testing.T) {
 			must(t, Write(t.Context(), s, example()))
 			put(t, filepath.Join(dir, Path("bravo")))
 			must(t, os.WriteFile(filepath.Join(dir, "progress", "no name.json"), good, 0o640))
-			ctx, done := context.WithTimeout(t.Context(), 5*time.Second)
+			ctx, done := context.WithTimeout(t.Context(), time.Minute)
 			defer done()
 			if p, err := Read(ctx, s, "bravo"); err == nil || errors.Is(err, store.ErrNotExist) {
 				t.Errorf("read %+v, %v", p, err)

@@ -109,7 +109,7 @@ func TestPushServerKilled(t *testing.T) {
 // runUntil runs a pusher until what it delivered satisfies done.
 func (r *rig) runUntil(done func(p *Pusher, head batch.Seq) bool) Report {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	var p *Pusher
 	var mu sync.Mutex // both of the pusher's loops call
