@@ -219,7 +219,7 @@ func TestFsyncTimeout(t *testing.T) {
 	if err := f.fsync("db/slow"); !errors.Is(err, unix.EIO) {
 		t.Errorf("got %v, want EIO", err)
 	}
-	if took := time.Since(began); took < 250*time.Millisecond || took > 5*time.Second {
+	if took := time.Since(began); took < 250*time.Millisecond || took > 30*time.Second {
 		t.Errorf("it took %v", took)
 	}
 }
@@ -250,7 +250,7 @@ func TestManyFsyncsWait(t *testing.T) {
 		t.Errorf("read what is being synced: %v", err)
 	}
 	t.Logf("200 files written and read in %v", time.Since(began))
-	if took := time.Since(began); took > 10*time.Second {
+	if took := time.Since(began); took > 30*time.Second {
 		t.Errorf("200 files took %v", took)
 	}
 	if err := f.fsync("db/one-more"); !errors.Is(err, unix.EIO) {
@@ -314,7 +314,7 @@ func TestFsyncKilled(t *testing.T) {
 		if err := p.Wait(); err == nil {
 			t.Error("it ended well")
 		}
-		if took := time.Since(began); took > 5*time.Second {
+		if took := time.Since(began); took > 30*time.Second {
 			t.Errorf("%v: it died after %v", signal, took)
 		}
 	}
@@ -353,7 +353,7 @@ func TestFsyncSignalled(t *testing.T) {
 	if err := p.Wait(); err == nil {
 		t.Error("it ended well")
 	}
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > 30*time.Second {
 		t.Errorf("it died after %v", took)
 	}
 }

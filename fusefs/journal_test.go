@@ -330,13 +330,14 @@ func TestServedWritesAreTold(t *testing.T) {
 	file, err := os.Create(f.path("log"))
 	must(t, err)
 	defer closing(file)
+	began, took := time.Now(), time.Duration(0)
 	records := f.since(func() {
-		for start := time.Now(); time.Since(start) < 2500*time.Millisecond; {
+		for ; took < 2500*time.Millisecond; took = time.Since(began) {
 			_, err := file.WriteString("a line\n")
 			must(t, err)
 		}
 	})
-	if n := len(records); n < 2 || n > 4 {
-		t.Errorf("%d records of 2.5 s of writing, want 3", n)
+	if n, most := len(records), int(took/time.Second)+2; n < 2 || n > most {
+		t.Errorf("%d records of %v of writing, want 2 to %d", n, took, most)
 	}
 }

@@ -50,7 +50,8 @@ func (c *cacheHost) sshHosts(ctx context.Context, group *errgroup.Group, readOnl
 }
 
 // TestOverSSH ships through two real servers whose sessions are killed again and again on the way, with a rate limit on one of
-// them, and restarts the shipper in the middle.
+// them, and restarts the shipper in the middle. Each kill in a row doubles the wait before the next attempt, so there are only a few
+// before each batch.
 func TestOverSSH(t *testing.T) {
 	c := newCacheHost(t, "vault1", "vault2")
 	c.cfg.Ship.VerifyAfter = 0
@@ -64,7 +65,8 @@ func TestOverSSH(t *testing.T) {
 	}
 	small.put(c.store, small.seal([]int{100}, nil))
 
-	killed := 0
+	const mostKills = 3 // for each batch
+	killed := map[batch.Seq]int{}
 	for round := range 3 {
 		s, err := New(Options{Config: c.cfg, Log: c.start().log})
 		must(t, err)
@@ -73,11 +75,12 @@ func TestOverSSH(t *testing.T) {
 		go func() { ended <- s.Run(run) }()
 		want := batch.Seq(2 * (round + 1))
 		c.await("vault1 goes on", func() bool {
-			if sessions := servers["vault1"].Sessions(); len(sessions) > 0 && killed < 5*(round+1) && c.acks("projects", "vault1").Head < want {
-				killed++
+			head := c.acks("projects", "vault1").Head
+			if sessions := servers["vault1"].Sessions(); len(sessions) > 0 && killed[head] < mostKills && head < want {
+				killed[head]++
 				_ = syscall.Kill(sessions[0], syscall.SIGKILL) // it may have ended by itself
 			}
-			return c.acks("projects", "vault1").Head >= want
+			return head >= want
 		})
 		if round == 2 {
 			c.await("both are verified", func() bool {
@@ -89,7 +92,10 @@ func TestOverSSH(t *testing.T) {
 		must(t, <-ended)
 		must(t, s.Close())
 	}
-	t.Logf("%d sessions were killed", killed)
+	t.Logf("sessions killed, by the head of before: %v", killed)
+	if killed[0] == 0 {
+		t.Error("no session was killed")
+	}
 	for _, host := range []string{"vault1", "vault2"} {
 		c.wantCopy(host, p, p.sealed...)
 		c.wantCopy(host, small, small.sealed...)

@@ -47,8 +47,8 @@ func (n *Network) serve(t *testing.T, node string, port int, answer func(net.Con
 				return nil // closed below
 			}
 			all.Go(func() error {
-				_ = conn.SetDeadline(time.Now().Add(20 * time.Second)) // a failed test may leave the client unable to say good-bye
-				_ = answer(conn)                                       // the client says what is wrong
+				_ = conn.SetDeadline(time.Now().Add(time.Minute)) // a failed test may leave the client unable to say good-bye
+				_ = answer(conn)                                  // the client says what is wrong
 				return conn.Close()
 			})
 		}
@@ -59,7 +59,7 @@ func (n *Network) serve(t *testing.T, node string, port int, answer func(net.Con
 // open connects alpha to bravo.
 func open(t *testing.T, n *Network, port int) net.Conn {
 	t.Helper()
-	conn, err := dial(n, port, 5*time.Second)
+	conn, err := dial(n, port, time.Minute)
 	check(t, err)
 	t.Cleanup(func() { check(t, conn.Close()) })
 	return conn
@@ -111,30 +111,30 @@ func TestOneWay(t *testing.T) {
 	for _, way := range [][2]string{{"alpha", "bravo"}, {"bravo", "alpha"}} {
 		t.Run(way[0], func(t *testing.T) {
 			n, conn := pair(t)
-			check(t, echo(t, conn, 5*time.Second))
+			check(t, echo(t, conn, time.Minute))
 			check(t, n.Drop(way[0], way[1]))
 			if err := echo(t, conn, 300*time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Fatalf("through a one-way hole: %v", err)
 			}
 			silence(t, n)
 			check(t, n.Pass(way[0], way[1]))
-			check(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+			check(t, conn.SetDeadline(time.Now().Add(time.Minute)))
 			check(t, hear(conn)) // the word of before
-			check(t, echo(t, conn, 5*time.Second))
+			check(t, echo(t, conn, time.Minute))
 		})
 	}
 }
 
 func TestCable(t *testing.T) {
 	n, conn := pair(t)
-	check(t, echo(t, conn, 5*time.Second))
+	check(t, echo(t, conn, time.Minute))
 	check(t, n.Down("bravo"))
 	silence(t, n) // first of all: the router's answers, if it gave any, would soon be limited
 	if err := echo(t, conn, 300*time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Fatalf("without a cable: %v", err)
 	}
 	check(t, n.Up("bravo"))
-	check(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+	check(t, conn.SetDeadline(time.Now().Add(time.Minute)))
 	check(t, hear(conn))
 }
 
@@ -155,7 +155,7 @@ func TestLimit(t *testing.T) {
 	conn := open(t, n, 9)
 	there := func() time.Duration {
 		began := time.Now()
-		check(t, conn.SetDeadline(began.Add(20*time.Second)))
+		check(t, conn.SetDeadline(began.Add(time.Minute)))
 		_, err := conn.Write(make([]byte, size))
 		check(t, errors.Join(err, hear(conn)))
 		return time.Since(began)
@@ -166,8 +166,12 @@ func TestLimit(t *testing.T) {
 			t.Errorf("%s: %d bytes at %d a second took %v", node, size, rate, took)
 		}
 		check(t, n.Limit(node, 0))
-		if took := there(); took > 200*time.Millisecond {
-			t.Errorf("%s: %d bytes without a limit took %v", node, size, took)
+		quickest := there()
+		for range 9 { // on a busy machine some take long without a limit; with one none would be quick
+			quickest = min(quickest, there())
+		}
+		if quickest > 200*time.Millisecond {
+			t.Errorf("%s: %d bytes without a limit took %v", node, size, quickest)
 		}
 	}
 }
