@@ -15,6 +15,9 @@ func TestSpaceWarnings(t *testing.T) {
 	r := newRig(t)
 	r.mount()
 	r.open()
+	state, roomy := r.cfg.State, loopdisk.New(t, "ext4", 16<<20, "") // the machine's own disk may be full
+	r.s.opt.Config.State, r.s.vol.ownDir = roomy, roomy
+	defer func() { r.s.opt.Config.State = state }()
 	warned := func() string {
 		list, err := r.s.Status(context.Background())
 		check(t, err)
