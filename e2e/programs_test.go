@@ -66,7 +66,7 @@ var programs = []program{
 		name:   "rsync",
 		origin: `cp -a "$GOROOT/src/cmd/compile" tree`,
 		run:    `rsync -a --out-format=+ "$ORIGIN/tree/" copy`,
-		steps:  300,
+		steps:  100,
 		again:  `rsync -a --delete "$ORIGIN/tree/" copy`,
 		check:  `test -z "$(rsync -a -n -i --checksum --delete "$ORIGIN/tree/" copy)"`,
 	},
@@ -74,7 +74,7 @@ var programs = []program{
 		name:   "tar",
 		origin: `tar -C "$GOROOT/src/cmd/compile" -cf tree.tar .`,
 		run:    `mkdir out; tar -C out -xvf "$ORIGIN/tree.tar" | sed -u s/.*/+/`,
-		steps:  300,
+		steps:  100,
 		again:  `tar -C out -xf "$ORIGIN/tree.tar"`,
 		check:  `tar -C out --compare -f "$ORIGIN/tree.tar"`,
 	},
@@ -117,6 +117,7 @@ func (s *site) cutOff(t *testing.T, p program) (gap time.Duration) {
 	succeed("origin", origin, p.origin, 0)
 	succeed("prepare", dir, p.prepare, 0)
 
+	mount := s.child("fusefs")[0] // known beforehand: the program goes on while it is looked for
 	steps := &stepCounter{want: p.steps, reached: make(chan struct{})}
 	cmd := script(dir, p.run, 0)
 	cmd.Stdout, cmd.Stderr = steps, &lockedBuffer{}
@@ -131,7 +132,6 @@ func (s *site) cutOff(t *testing.T, p program) (gap time.Duration) {
 	case <-time.After(time.Minute * busy):
 		t.Fatalf("only %d steps", steps.done())
 	}
-	mount := s.child("fusefs")[0]
 	must(t, syscall.Kill(mount, syscall.SIGKILL))
 	killed := time.Now()
 	s.eventually(10*time.Second, "its death", func() error {
