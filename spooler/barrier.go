@@ -40,9 +40,9 @@ func (s *Spooler) Barrier(_ context.Context, b control.Barrier) (control.Barrier
 		b.Mark = mark.format(v.meta.Head)
 	}
 	b.Sealed = true
-	stage, copies := s.stages.of(batch.Seq(b.Seq))
-	b.Stage, b.Copies, b.Need = stage.String(), copies, s.stages.need()
-	b.Why, _ = s.whyAt(batch.Seq(b.Seq), stage)
+	stage, copies := s.stages.Of(batch.Seq(b.Seq))
+	b.Stage, b.Copies, b.Need = stage.String(), copies, s.stages.Need()
+	b.Why, _ = s.stages.Why(batch.Seq(b.Seq), stage, s.vol.now())
 	return b, nil
 }
 
@@ -97,7 +97,7 @@ func (v *volume) unsealedBefore(mark moment, paths []string) (string, error) {
 		return "the next batch", nil
 	}
 	why := ""
-	err := v.tree.within(func() error {
+	err := v.tree.Within(func() error {
 		dirs, err := v.resolve(paths)
 		if err != nil {
 			return err
@@ -117,7 +117,7 @@ func (v *volume) unsealedBefore(mark moment, paths []string) (string, error) {
 					v.pending.reschedule(p)
 				}
 				if n++; n == 1 {
-					first, _, _ = v.tree.path(id)
+					first, _, _ = v.tree.Path(id)
 				}
 			}
 		}
@@ -136,7 +136,7 @@ func (v *volume) resolve(paths []string) ([]batch.FileID, error) {
 	}
 	var dirs []batch.FileID
 	for _, p := range paths {
-		id, ok, err := v.tree.find(p)
+		id, ok, err := v.tree.Find(p)
 		if err != nil {
 			return nil, err
 		}
@@ -149,7 +149,7 @@ func (v *volume) resolve(paths []string) ([]batch.FileID, error) {
 
 func (v *volume) belowAny(id batch.FileID, dirs []batch.FileID) (bool, error) {
 	for _, d := range dirs {
-		if ok, err := v.tree.below(id, d); ok || err != nil {
+		if ok, err := v.tree.Below(id, d); ok || err != nil {
 			return ok, err
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"slipway/internal/batch"
 	"slipway/internal/control"
 	"slipway/internal/journal"
+	"slipway/spooler/tree"
 )
 
 // barrier asks once more about what a former answer is about.
@@ -197,7 +198,7 @@ func TestBarrierRemovedOverRestart(t *testing.T) {
 	if b.Sealed {
 		t.Errorf("the removal is taken for sealed: %+v", b)
 	}
-	r.s.vol.tree.removed = removedSet{} // many other names went since
+	check(t, r.s.vol.tree.Within(func() error { return r.othersGo() }))
 	if b := r.barrier(control.Barrier{Paths: []string{"f"}}); b.Sealed {
 		t.Errorf("the removal is taken for sealed: %+v", b)
 	}
@@ -224,15 +225,14 @@ func TestBarrierWhileAdopting(t *testing.T) {
 	}
 }
 
-func TestRemovedSetIsBounded(t *testing.T) {
-	var set removedSet
-	for i := range removedMax + 5 {
-		set.add(entryKey{batch.FileID(i), "x"})
-		set.add(entryKey{batch.FileID(i), "x"})
+// othersGo has more names go than the tree remembers.
+func (r *rig) othersGo() error {
+	t := r.s.vol.tree
+	for i := range tree.RemovedMax + 1 {
+		name := fmt.Sprintf("other %d", i)
+		if err := errors.Join(t.Link(batch.Root, name, batch.Root), t.Link(batch.Root, name, 0)); err != nil {
+			return err
+		}
 	}
-	_, oldest := set.keys[entryKey{4, "x"}]
-	_, kept := set.keys[entryKey{5, "x"}]
-	if len(set.keys) != removedMax || len(set.ring) != removedMax || oldest || !kept {
-		t.Errorf("%d keys, %d in the ring, %v, %v", len(set.keys), len(set.ring), oldest, kept)
-	}
+	return nil
 }

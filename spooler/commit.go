@@ -17,55 +17,16 @@ import (
 // commit writes everything the batch means into the catalog, with the position up to which the journal is consumed.
 func (v *volume) commit(tx *catalog.Tx, s *sealing) error {
 	seq := s.env.Last
-	for i := range s.body.Inodes[:s.changed] {
-		n := v.tree.nodes[s.body.Inodes[i].ID]
-		n.Seq = seq
-		if err := tx.PutInode(&n.Inode); err != nil {
-			return err
-		}
-	}
-	for _, e := range s.entries {
-		if err := commitEntry(tx, e); err != nil {
-			return err
-		}
-	}
-	if err := v.commitDropped(tx); err != nil {
+	if err := v.tree.Commit(tx, s.change, seq); err != nil {
 		return err
 	}
 	if err := commitShards(tx, s, seq); err != nil {
 		return err
 	}
-	if err := v.commitWaiting(tx, s); err != nil {
+	if err := v.commitWaiting(tx, s.captures, s.change.Deferred); err != nil {
 		return err
 	}
 	return v.commitMeta(tx, s)
-}
-
-func commitEntry(tx *catalog.Tx, e batch.Entry) error {
-	if e.ID == 0 {
-		return tx.DeleteEntry(e.Parent, e.Name)
-	}
-	return tx.PutEntry(e.Parent, e.Name, e.ID)
-}
-
-// commitDropped removes ended files, except those that a deferred entry still shows under their old name.
-func (v *volume) commitDropped(tx *catalog.Tx) error {
-	for id, n := range v.tree.nodes {
-		if n != nil {
-			continue
-		}
-		held := false
-		if err := tx.Names(id, func(batch.FileID, string) error { held = true; return nil }); err != nil {
-			return err
-		}
-		if held {
-			continue
-		}
-		if err := tx.DeleteInode(id); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func commitShards(tx *catalog.Tx, s *sealing, seq batch.Seq) error {
@@ -86,9 +47,9 @@ func commitShards(tx *catalog.Tx, s *sealing, seq batch.Seq) error {
 
 // commitWaiting notes which sealed files are pending again and which directories are to be compared after a restart: those
 // the walk has not reached, and the parents of deferred entries, whose new files the catalog does not know.
-func (v *volume) commitWaiting(tx *catalog.Tx, s *sealing) error {
+func (v *volume) commitWaiting(tx *catalog.Tx, captures []*pendingFile, deferred map[batch.FileID]struct{}) error {
 	sealedNow := map[batch.FileID]bool{}
-	for _, p := range s.captures {
+	for _, p := range captures {
 		sealedNow[p.id] = p.done.Clean && p.gen == p.startGen && v.pending.writers[p.id] == 0
 	}
 	for id, p := range v.pending.files {
@@ -111,7 +72,7 @@ func (v *volume) commitWaiting(tx *catalog.Tx, s *sealing) error {
 			}
 		}
 	}
-	return v.commitUnchecked(tx, s)
+	return v.commitUnchecked(tx, deferred)
 }
 
 func inCatalog(tx *catalog.Tx, id batch.FileID) bool {
@@ -119,9 +80,9 @@ func inCatalog(tx *catalog.Tx, id batch.FileID) bool {
 	return err == nil && ok
 }
 
-func (v *volume) commitUnchecked(tx *catalog.Tx, s *sealing) error {
-	want := maps.Clone(s.deferred)
-	maps.Copy(want, v.unchecked)
+func (v *volume) commitUnchecked(tx *catalog.Tx, deferred map[batch.FileID]struct{}) error {
+	want := maps.Clone(v.unchecked)
+	maps.Copy(want, deferred)
 	for id := range want {
 		if _, saved := v.savedUnchecked[id]; !saved {
 			if err := tx.PutUnchecked(id); err != nil {
@@ -149,7 +110,7 @@ func (v *volume) commitMeta(tx *catalog.Tx, s *sealing) error {
 	if e.Complete {
 		m.LastWhole = e.Last
 	}
-	m.Position, m.NextFile, m.HeadTemp, m.BootID = v.folded, v.tree.next, filepath.Base(s.temp), v.bootID
+	m.Position, m.NextFile, m.HeadTemp, m.BootID = v.folded, v.tree.Next(), filepath.Base(s.temp), v.bootID
 	m.Excluded = v.exclude.Digest()
 	if err := tx.SetMeta(m); err != nil {
 		return err
@@ -168,36 +129,7 @@ func (v *volume) commitMeta(tx *catalog.Tx, s *sealing) error {
 
 // settleCommitted brings memory to where the catalog is: what was sealed leaves the overlay.
 func (v *volume) settleCommitted(s *sealing) {
-	t := v.tree
-	for i := range s.body.Inodes[:s.changed] {
-		id := s.body.Inodes[i].ID
-		if n := t.nodes[id]; n != nil && !n.readXattrs {
-			delete(t.nodes, id)
-		}
-	}
-	for id, n := range t.nodes {
-		if n != nil && !n.dirty {
-			delete(t.nodes, id)
-		}
-	}
-	for _, e := range s.entries {
-		delete(t.entries[e.Parent], e.Name)
-		if len(t.entries[e.Parent]) == 0 {
-			delete(t.entries, e.Parent)
-		}
-		delete(t.names[e.ID], entryKey{e.Parent, e.Name})
-	}
-	for id, names := range t.names {
-		if len(names) == 0 {
-			delete(t.names, id)
-		}
-	}
-	v.forgetDropped()
-	for ident, id := range t.idents {
-		if _, changed := t.nodes[id]; id == 0 || !changed {
-			delete(t.idents, ident)
-		}
-	}
+	v.tree.Settle(s.change)
 	for _, p := range s.captures {
 		v.pending.sealed(p)
 	}
@@ -216,18 +148,6 @@ func (v *volume) settleCommitted(s *sealing) {
 	}
 }
 
-// forgetDropped lets go of ended files that the catalog does not have any more either.
-func (v *volume) forgetDropped() {
-	_ = v.cat.View(func(tx *catalog.Tx) error { // a read error only keeps an entry of memory longer
-		for id, n := range v.tree.nodes {
-			if n == nil && !inCatalog(tx, id) {
-				delete(v.tree.nodes, id)
-			}
-		}
-		return nil
-	})
-}
-
 // advanceBytes is how much of the journal may lie folded without a batch.
 const advanceBytes = 1 << 20
 
@@ -236,13 +156,13 @@ const advanceBytes = 1 << 20
 func (v *volume) advance() error {
 	was, is := v.meta.Position, v.folded
 	if is.Serial == was.Serial && is.Offset-was.Offset < advanceBytes || v.meta.Head == 0 ||
-		len(v.tree.nodes) > 0 || len(v.tree.entries) > 0 || len(v.arrived) > 0 {
+		!v.tree.IsSealed() || len(v.arrived) > 0 {
 		return nil
 	}
 	m := v.meta
-	m.Position, m.NextFile = is, v.tree.next
+	m.Position, m.NextFile = is, v.tree.Next()
 	if err := v.cat.Update(func(tx *catalog.Tx) error {
-		if err := v.commitWaiting(tx, &sealing{deferred: map[batch.FileID]struct{}{}}); err != nil {
+		if err := v.commitWaiting(tx, nil, nil); err != nil {
 			return err
 		}
 		return tx.SetMeta(m)

@@ -19,7 +19,7 @@ func (r *rig) prepared() *sealing {
 	v := r.s.vol
 	c, p := v.newCapturer()
 	for range 20 {
-		check(r.t, v.tree.within(func() error {
+		check(r.t, v.tree.Within(func() error {
 			if _, err := v.fold(); err != nil {
 				return err
 			}
@@ -33,9 +33,9 @@ func (r *rig) prepared() *sealing {
 		}
 		r.s.collect()
 	}
-	s := &sealing{deferred: map[batch.FileID]struct{}{}}
+	s := &sealing{}
 	check(r.t, v.resolveCaptures(r.t.Context(), s))
-	check(r.t, v.tree.within(func() error { return v.prepare(s) }))
+	check(r.t, v.tree.Within(func() error { return v.prepare(s) }))
 	v.fillEnvelope(s)
 	return s
 }
@@ -149,7 +149,7 @@ func TestDeferred(t *testing.T) {
 	r.rename("aside", "target", 0)
 	r.mkdir("dir")
 	v := r.s.vol
-	check(t, v.tree.within(func() error { _, err := v.fold(); return err }))
+	check(t, v.tree.Within(func() error { _, err := v.fold(); return err }))
 	sealed, err := v.seal(t.Context()) // before anything was read
 	check(t, err)
 	if !sealed {

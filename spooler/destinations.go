@@ -38,8 +38,8 @@ func (s *Spooler) openPushers() error {
 		s.pushers = append(s.pushers, push.New(push.Target{
 			Name: st.Name, Kind: kind, URL: st.URL, Dest: s.stores[i], Elsewhere: others,
 			Volume: s.vol.identity, Own: s.vol.own, Log: push.CatalogLog(s.vol.cat), Logger: s.log,
-			OnAcks:      func(_ string, list []ack.Acks) { s.stages.acked(list); s.newsForFsyncs() },
-			OnDelivered: func(name string, head batch.Seq) { s.stages.delivered(kind, name, head); s.newsForFsyncs() },
+			OnAcks:      func(_ string, list []ack.Acks) { s.stages.Acked(list); s.newsForFsyncs() },
+			OnDelivered: func(name string, head batch.Seq) { s.stages.Delivered(kind, name, head); s.newsForFsyncs() },
 			OnTrouble:   s.troubled,
 			Hurry:       s.fsyncs.any,
 			OnRotten:    s.rotten,
@@ -63,6 +63,16 @@ func (s *Spooler) openStore(st config.Store) (store.Store, error) {
 	}
 	s.closers = append(s.closers, root)
 	return store.Sub(root, s.opt.Config.Volume), nil
+}
+
+// trouble adds the last error of the destinations of a kind.
+func (s *Spooler) trouble(kind string) string {
+	for _, p := range s.pushers {
+		if r := p.Report(); r.Kind == kind && r.Error != "" {
+			return ": " + r.Error
+		}
+	}
+	return ""
 }
 
 // retryWithPeers bounds the pause after a fault where a peer would take over meanwhile.

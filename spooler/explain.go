@@ -27,7 +27,7 @@ func (v *volume) pendingRows(limit int) ([]control.PendingRow, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	var rows []control.PendingRow
-	err := v.tree.within(func() error {
+	err := v.tree.Within(func() error {
 		if err := v.catchUp(); err != nil {
 			return err
 		}
@@ -35,7 +35,7 @@ func (v *volume) pendingRows(limit int) ([]control.PendingRow, error) {
 			if limit > 0 && len(rows) >= limit {
 				return nil
 			}
-			path, ok, err := v.tree.path(id)
+			path, ok, err := v.tree.Path(id)
 			if err != nil {
 				return err
 			}
@@ -80,7 +80,7 @@ func (s *Spooler) Explain(_ context.Context, path string) (control.Explained, er
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	out := control.Explained{Path: path, Stage: control.Pending.String()}
-	err := v.tree.within(func() error {
+	err := v.tree.Within(func() error {
 		if err := v.catchUp(); err != nil {
 			return err
 		}
@@ -88,7 +88,7 @@ func (s *Spooler) Explain(_ context.Context, path string) (control.Explained, er
 			out.WaitingFor = left.Why
 			return nil
 		}
-		id, ok, err := v.tree.find(path)
+		id, ok, err := v.tree.Find(path)
 		if err != nil {
 			return err
 		}
@@ -104,11 +104,11 @@ func (s *Spooler) Explain(_ context.Context, path string) (control.Explained, er
 			out.WaitingFor, out.Since = v.whyPending(p), &since
 			return nil
 		}
-		n, err := v.tree.get(id)
+		n, err := v.tree.Get(id)
 		if err != nil {
 			return err
 		}
-		if n == nil || n.dirty {
+		if n == nil || n.Dirty() {
 			out.WaitingFor = "the next batch"
 			return nil
 		}
@@ -117,17 +117,17 @@ func (s *Spooler) Explain(_ context.Context, path string) (control.Explained, er
 	})
 	if err == nil && out.Batch > 0 {
 		since := v.sealedAt(batch.Seq(out.Batch))
-		out.Since, out.Reached = &since, s.stages.reached(batch.Seq(out.Batch), since)
+		out.Since, out.Reached = &since, s.stages.Reached(batch.Seq(out.Batch), since)
 	}
 	return out, err
 }
 
 // explainSealed says how far the batch of a file is.
 func (s *Spooler) explainSealed(out *control.Explained, seq batch.Seq) {
-	stage, copies := s.stages.of(seq)
-	out.Stage, out.Copies, out.Batch, out.Stores = stage.String(), copies, uint64(seq), s.stages.holding(seq)
+	stage, copies := s.stages.Of(seq)
+	out.Stage, out.Copies, out.Batch, out.Stores = stage.String(), copies, uint64(seq), s.stages.Holding(seq)
 	var until *time.Time
-	if out.WaitingFor, until = s.whyAt(seq, stage); until != nil {
+	if out.WaitingFor, until = s.stages.Why(seq, stage, s.vol.now()); until != nil {
 		seconds := max(0, until.Sub(s.vol.now()).Seconds())
 		out.ETASeconds = &seconds
 	}

@@ -9,6 +9,7 @@ import (
 	"slipway/internal/batch"
 	"slipway/internal/journal"
 	"slipway/internal/source"
+	"slipway/spooler/tree"
 
 	"golang.org/x/sys/unix"
 )
@@ -70,33 +71,26 @@ func (v *volume) apply(r *journal.Record, pos journal.Position) error {
 // applyStart begins a new instance: nothing is known of what happened before it, nor of who still writes.
 func (v *volume) applyStart(r *journal.Record) error {
 	clear(v.pending.writers)
-	root, err := v.tree.edit(batch.Root)
+	root, err := v.tree.SetRoot(r.Node, r.Attr)
 	if err != nil {
 		return err
 	}
-	if root == nil {
-		root = v.tree.add(batch.Root, r.Node, r.Attr, "")
-	}
-	v.tree.idents[root.Ident] = 0
-	v.tree.idents[r.Node] = batch.Root
-	root.Ident = r.Node
-	root.setAttr(r.Attr)
-	root.readXattrs = true
+	root.XattrsUnread = true
 	v.beginWalk(whyGap)
 	return nil
 }
 
 // parent returns the directory a record names, with its attributes brought up to date; 0 if the tree does not know it.
 func (v *volume) parent(i journal.Ident, a journal.Attr) (batch.FileID, error) {
-	id, ok, err := v.tree.byIdent(i)
+	id, ok, err := v.tree.ByIdent(i)
 	if err != nil || !ok {
 		return 0, err
 	}
-	n, err := v.tree.edit(id)
+	n, err := v.tree.Edit(id)
 	if err != nil || n == nil {
 		return 0, err
 	}
-	n.setAttr(a)
+	n.SetAttr(a)
 	return id, nil
 }
 
@@ -105,11 +99,11 @@ func (v *volume) applyCreate(r *journal.Record, pos journal.Position) error {
 	if err != nil || parent == 0 {
 		return err
 	}
-	if skip, err := v.isExcluded(parent, r.Name, r.Attr.Mode&modeType == modeDir); err != nil || skip {
+	if skip, err := v.isExcluded(parent, r.Name, r.Attr.Mode&unix.S_IFMT == unix.S_IFDIR); err != nil || skip {
 		return err
 	}
 	// The inode may be one that the file system used before: whatever it was mapped to has ended.
-	if old, ok, err := v.tree.byIdent(r.Node); err != nil {
+	if old, ok, err := v.tree.ByIdent(r.Node); err != nil {
 		return err
 	} else if ok && old != batch.Root {
 		if err := v.forget(old); err != nil {
@@ -117,23 +111,23 @@ func (v *volume) applyCreate(r *journal.Record, pos journal.Position) error {
 		}
 	}
 	n := v.adopt(r.Node, r.Attr, r.Target, pos)
-	n.readXattrs = r.Flags&journal.FlagInherited != 0
+	n.XattrsUnread = r.Flags&journal.FlagInherited != 0
 	return v.setName(parent, r.Name, n.ID)
 }
 
 // setAttr takes over what a record says of a file. The operation moved ctime and left the content alone: unless the file is
 // pending, in which case nobody knows what else moved it, the content is still the one captured.
-func (v *volume) setAttr(n *node, a journal.Attr) {
-	n.setAttr(a)
+func (v *volume) setAttr(n *tree.Node, a journal.Attr) {
+	n.SetAttr(a)
 	if v.pending.files[n.ID] == nil {
 		n.Ctime = a.Ctime
 	}
 }
 
 // adopt adds an object that the tree does not know.
-func (v *volume) adopt(i journal.Ident, a journal.Attr, target string, pos journal.Position) *node {
-	n := v.tree.add(v.tree.newID(), i, a, target)
-	if n.isRegular() {
+func (v *volume) adopt(i journal.Ident, a journal.Attr, target string, pos journal.Position) *tree.Node {
+	n := v.tree.Add(i, a, target)
+	if n.IsRegular() {
 		v.pending.mark(n.ID, reasonNew, a.Size, pos)
 	}
 	return n
@@ -141,11 +135,11 @@ func (v *volume) adopt(i journal.Ident, a journal.Attr, target string, pos journ
 
 // setName makes an entry lead to id; what it led to before ends if that was its last name.
 func (v *volume) setName(parent batch.FileID, name string, id batch.FileID) error {
-	old, err := v.tree.lookup(parent, name)
+	old, err := v.tree.Lookup(parent, name)
 	if err != nil || old == id {
 		return err
 	}
-	if err := v.tree.link(parent, name, id); err != nil {
+	if err := v.tree.Link(parent, name, id); err != nil {
 		return err
 	}
 	v.changed()
@@ -157,7 +151,7 @@ func (v *volume) setName(parent batch.FileID, name string, id batch.FileID) erro
 
 // dropUnnamed ends a file without a name. While a walk goes on it is kept: its other name may not have been seen yet.
 func (v *volume) dropUnnamed(id batch.FileID) error {
-	names, err := v.tree.namesOf(id)
+	names, err := v.tree.NamesOf(id)
 	if err != nil || len(names) > 0 || id == batch.Root {
 		return err
 	}
@@ -165,23 +159,23 @@ func (v *volume) dropUnnamed(id batch.FileID) error {
 		v.unnamed[id] = struct{}{}
 		return nil
 	}
-	return v.tree.drop(id, v.pending.remove)
+	return v.tree.Drop(id, v.pending.remove)
 }
 
 // forget takes every name from a file and ends it.
 func (v *volume) forget(id batch.FileID) error {
-	names, err := v.tree.namesOf(id)
+	names, err := v.tree.NamesOf(id)
 	if err != nil {
 		return err
 	}
 	for _, k := range names {
-		if err := v.tree.link(k.parent, k.name, 0); err != nil {
+		if err := v.tree.Link(k.Parent, k.Name, 0); err != nil {
 			return err
 		}
 	}
 	delete(v.unnamed, id)
 	v.changed()
-	return v.tree.drop(id, v.pending.remove)
+	return v.tree.Drop(id, v.pending.remove)
 }
 
 func (v *volume) applyLink(r *journal.Record, pos journal.Position) error {
@@ -195,8 +189,8 @@ func (v *volume) applyLink(r *journal.Record, pos journal.Position) error {
 // arrive gives an object, known or not, a name in a known directory. A directory that comes from where the tree does not
 // reach is walked.
 func (v *volume) arrive(i journal.Ident, a journal.Attr, parent batch.FileID, name string, pos journal.Position) error {
-	isDir := a.Mode&modeType == modeDir
-	id, known, err := v.tree.byIdent(i)
+	isDir := a.Mode&unix.S_IFMT == unix.S_IFDIR
+	id, known, err := v.tree.ByIdent(i)
 	if err != nil {
 		return err
 	}
@@ -210,9 +204,9 @@ func (v *volume) arrive(i journal.Ident, a journal.Attr, parent batch.FileID, na
 	}
 	if !known {
 		n := v.adopt(i, a, "", pos)
-		id, n.readXattrs = n.ID, true
+		id, n.XattrsUnread = n.ID, true
 	} else {
-		n, err := v.tree.edit(id)
+		n, err := v.tree.Edit(id)
 		if err != nil || n == nil {
 			return err
 		}
@@ -236,7 +230,7 @@ func (v *volume) applyRename(r *journal.Record, pos journal.Position) error {
 	}
 	exchange := r.Flags&journal.FlagExchange != 0
 	if from != 0 {
-		if err := v.tree.link(from, r.Name, 0); err != nil {
+		if err := v.tree.Link(from, r.Name, 0); err != nil {
 			return err
 		}
 		v.changed()
@@ -245,7 +239,7 @@ func (v *volume) applyRename(r *journal.Record, pos journal.Position) error {
 		return v.departed(r.Node)
 	}
 	if exchange {
-		if err := v.tree.link(to, r.NewName, 0); err != nil {
+		if err := v.tree.Link(to, r.NewName, 0); err != nil {
 			return err
 		}
 	}
@@ -260,24 +254,22 @@ func (v *volume) applyRename(r *journal.Record, pos journal.Position) error {
 
 // arriveLink is the second half of a rename: the object under its new name. A link that the tree did not know needs its target read.
 func (v *volume) arriveLink(r *journal.Record, to batch.FileID, pos journal.Position) error {
-	_, known, err := v.tree.byIdent(r.Node)
+	_, known, err := v.tree.ByIdent(r.Node)
 	if err != nil {
 		return err
 	}
 	if err := v.arrive(r.Node, r.Attr, to, r.NewName, pos); err != nil {
 		return err
 	}
-	if !known && r.Attr.Mode&modeType == modeLink {
+	if !known && r.Attr.Mode&unix.S_IFMT == unix.S_IFLNK {
 		v.uncheck(to) // the walk reads the target
 	}
 	return nil
 }
 
-const modeLink = 0o120000
-
 // departed handles an object that was moved out of the tree's reach.
 func (v *volume) departed(i journal.Ident) error {
-	id, ok, err := v.tree.byIdent(i)
+	id, ok, err := v.tree.ByIdent(i)
 	if err != nil || !ok {
 		return err
 	}
@@ -289,15 +281,15 @@ func (v *volume) applyUnlink(r *journal.Record) error {
 	if err != nil || parent == 0 {
 		return err
 	}
-	id, err := v.tree.lookup(parent, r.Name)
+	id, err := v.tree.Lookup(parent, r.Name)
 	if err != nil || id == 0 {
 		return err
 	}
-	if err := v.tree.link(parent, r.Name, 0); err != nil {
+	if err := v.tree.Link(parent, r.Name, 0); err != nil {
 		return err
 	}
 	v.changed()
-	if n, err := v.tree.edit(id); err != nil {
+	if n, err := v.tree.Edit(id); err != nil {
 		return err
 	} else if n != nil && n.Ident == r.Node {
 		v.setAttr(n, r.Attr)
@@ -311,16 +303,16 @@ func (v *volume) applyUnlink(r *journal.Record) error {
 
 // forgetIfUnnamed ends a file of which the source says that its last name is gone.
 func (v *volume) forgetIfUnnamed(id batch.FileID) error {
-	names, err := v.tree.namesOf(id)
+	names, err := v.tree.NamesOf(id)
 	if err != nil || len(names) > 0 {
 		return err
 	}
-	return v.tree.drop(id, v.pending.remove)
+	return v.tree.Drop(id, v.pending.remove)
 }
 
 // applyChange folds a record about one object.
 func (v *volume) applyChange(r *journal.Record, pos journal.Position) error {
-	id, ok, err := v.tree.byIdent(r.Node)
+	id, ok, err := v.tree.ByIdent(r.Node)
 	if err != nil || !ok {
 		return err
 	}
@@ -342,7 +334,7 @@ func (v *volume) applyChange(r *journal.Record, pos journal.Position) error {
 		v.pending.mark(id, reasonWritten, r.Attr.Size, pos)
 		return nil
 	}
-	n, err := v.tree.edit(id)
+	n, err := v.tree.Edit(id)
 	if err != nil || n == nil {
 		return err
 	}
@@ -379,11 +371,8 @@ func withXattr(m map[string][]byte, name string, value []byte) map[string][]byte
 
 // readInherited reads the extended attributes of files that no record told of. One that has moved meanwhile is read at the next seal.
 func (v *volume) readInherited() error {
-	for id, n := range v.tree.nodes {
-		if n == nil || !n.readXattrs || n.isRegular() {
-			continue
-		}
-		path, ok, err := v.tree.path(id)
+	for n := range v.tree.XattrsUnread() {
+		path, ok, err := v.tree.Path(n.ID)
 		if err != nil {
 			return err
 		}
@@ -394,12 +383,12 @@ func (v *volume) readInherited() error {
 		if err != nil {
 			continue
 		}
-		n.Xattrs, n.readXattrs = xattrs, false
+		n.Xattrs, n.XattrsUnread = xattrs, false
 	}
 	return nil
 }
 
-func readXattrs(root *os.File, path string, n *node) (map[string][]byte, error) {
+func readXattrs(root *os.File, path string, n *tree.Node) (map[string][]byte, error) {
 	f, err := source.Open(root, path, unix.O_PATH, n.Ident)
 	if err != nil {
 		return nil, err

@@ -335,7 +335,7 @@ func TestFsyncTimeout(t *testing.T) {
 		t.Errorf("it is still said: %q", w)
 	}
 	// Acknowledged, the same fsync succeeds at once.
-	r.s.stages.delivered("cache", "cache1", batch.Seq(1000))
+	r.s.stages.Delivered("cache", "cache1", batch.Seq(1000))
 	check(t, r.answered(r.fsync("db/file", func(q *control.Durable) { q.Stage = control.Cached })))
 }
 

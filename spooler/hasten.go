@@ -87,7 +87,7 @@ func (s *Spooler) find(w *fsync) error {
 		w.why = "the spooler reads the journal"
 		return nil
 	}
-	id, ok, err := v.tree.byIdent(w.ask.Object)
+	id, ok, err := v.tree.ByIdent(w.ask.Object)
 	if err != nil {
 		return err
 	}
@@ -98,7 +98,7 @@ func (s *Spooler) find(w *fsync) error {
 		}
 		return fmt.Errorf("fsync of %q: it is not in the volume: %w", w.ask.Path, fs.ErrNotExist)
 	}
-	n, err := v.tree.get(id)
+	n, err := v.tree.Get(id)
 	if err != nil || n == nil {
 		return err
 	}
@@ -111,10 +111,10 @@ func (s *Spooler) find(w *fsync) error {
 	switch {
 	case w.stage == control.Pending:
 		return nil // none of its names asks for anything
-	case n.isRegular():
+	case n.IsRegular():
 		p := v.pending.mark(id, reasonWritten, n.Attr.Size, v.folded)
 		w.held = []awaited{{p, p.gen}}
-	case n.isDir():
+	case n.IsDir():
 		w.held, err = v.unreadNames(id, w.pos)
 	}
 	return err
@@ -122,17 +122,17 @@ func (s *Spooler) find(w *fsync) error {
 
 // stageByNames returns the highest stage that one of a file's names asks for.
 func (s *Spooler) stageByNames(id batch.FileID, least control.Stage) (control.Stage, error) {
-	names, err := s.vol.tree.namesOf(id)
+	names, err := s.vol.tree.NamesOf(id)
 	if err != nil {
 		return least, err
 	}
 	for _, k := range names {
-		dir, ok, err := s.vol.tree.path(k.parent)
+		dir, ok, err := s.vol.tree.Path(k.Parent)
 		if err != nil {
 			return least, err
 		}
 		if ok {
-			least = max(least, s.fsyncs.rules.File(joinPath(dir, k.name)))
+			least = max(least, s.fsyncs.rules.File(joinPath(dir, k.Name)))
 		}
 	}
 	return least, nil
@@ -148,16 +148,16 @@ func joinPath(dir, name string) string {
 // unreadNames returns the files that keep names of a directory out of the batches: those that were there at a position and whose content
 // was never sealed.
 func (v *volume) unreadNames(dir batch.FileID, pos journal.Position) (held []awaited, err error) {
-	for _, id := range v.tree.entries[dir] {
+	for id := range v.tree.UnsealedIn(dir) {
 		p := v.pending.files[id]
-		if id == 0 || p == nil || pos.Before(p.pos) {
+		if p == nil || pos.Before(p.pos) {
 			continue
 		}
-		n, err := v.tree.get(id)
+		n, err := v.tree.Get(id)
 		if err != nil {
 			return nil, err
 		}
-		if n == nil || !n.isRegular() || n.Content != nil {
+		if n == nil || !n.IsRegular() || n.Content != nil {
 			continue
 		}
 		gen := p.gen
@@ -185,9 +185,9 @@ func (s *Spooler) answerFsyncs() {
 		if w.seq == 0 {
 			return false
 		}
-		stage, _ := s.stages.of(w.seq)
+		stage, _ := s.stages.Of(w.seq)
 		if stage < w.stage {
-			w.why, _ = s.whyAt(w.seq, stage)
+			w.why, _ = s.stages.Why(w.seq, stage, s.vol.now())
 			return false
 		}
 		w.done <- nil

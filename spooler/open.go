@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"slipway/internal/ack"
 	"slipway/internal/batch"
 	"slipway/internal/catalog"
 	"slipway/internal/chunk"
@@ -23,12 +22,11 @@ import (
 	"slipway/internal/store"
 	"slipway/spooler/capture"
 	"slipway/spooler/push"
+	"slipway/spooler/stages"
 )
 
 // errStop ends an iteration early.
 var errStop = errors.New("enough")
-
-type ackOf = ack.Acks
 
 // open reads keys and identity, opens the own store, the catalog and the journal, and finishes what the last run left.
 func (s *Spooler) open() error {
@@ -46,7 +44,7 @@ func (s *Spooler) open() error {
 	if s.fsyncs.rules, err = durability.New(s.opt.Config); err != nil {
 		return err
 	}
-	s.stages.minReplicas, s.stages.copies = s.opt.Config.MinReplicas, s.opt.Config.Copies
+	s.stages = stages.New(s.opt.Config.MinReplicas, s.opt.Config.Copies, s.trouble)
 	v.onSealed = func(batch.Seq) {
 		for _, p := range s.pushers {
 			p.Wake()

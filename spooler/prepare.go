@@ -4,11 +4,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"maps"
 	"slices"
 
 	"slipway/internal/batch"
-	"slipway/spooler/capture"
 )
 
 // resolveCaptures closes the open shards, so that every captured file's pieces have their place.
@@ -54,61 +52,21 @@ func (v *volume) prepare(s *sealing) error {
 	if err := v.readInherited(); err != nil {
 		return err
 	}
-	for _, id := range slices.Sorted(maps.Keys(v.tree.nodes)) {
-		n := v.tree.nodes[id]
-		if n == nil || !n.dirty || (n.isRegular() && n.Content == nil) {
-			continue
-		}
-		s.body.Inodes = append(s.body.Inodes, n.Inode.Inode)
+	c, err := v.tree.Prepare()
+	if err != nil {
+		return err
 	}
-	for _, parent := range slices.Sorted(maps.Keys(v.tree.entries)) {
-		if err := v.prepareEntries(s, parent); err != nil {
-			return err
-		}
-	}
-	s.changed, s.body.Entries = len(s.body.Inodes), s.entries
+	s.change = c
 	if err := v.touches(s); err != nil {
 		return err
 	}
 	if v.continued {
-		return v.prepareRest(s)
-	}
-	return nil
-}
-
-// prepareEntries adds one directory's changed entries. One whose file has no content yet is left out together with what it
-// replaces: the earlier entry stays.
-func (v *volume) prepareEntries(s *sealing, parent batch.FileID) error {
-	over := v.tree.entries[parent]
-	for _, name := range slices.Sorted(maps.Keys(over)) {
-		id := over[name]
-		was, _, err := v.tree.tx.Lookup(parent, name)
-		if err != nil {
+		if err := v.tree.AddRest(c); err != nil {
 			return err
 		}
-		if id != 0 {
-			n, err := v.tree.get(id)
-			if err != nil {
-				return err
-			}
-			if n == nil || (n.isRegular() && n.Content == nil) {
-				s.deferred[parent] = struct{}{}
-				continue
-			}
-		}
-		if was == id {
-			delete(over, name)
-			delete(v.tree.names[id], entryKey{parent, name})
-			continue
-		}
-		s.entries = append(s.entries, batch.Entry{Parent: parent, Name: name, ID: id})
-		if id == 0 {
-			s.env.Counts.Removals++
-		}
 	}
-	if len(over) == 0 {
-		delete(v.tree.entries, parent)
-	}
+	s.body.Inodes, s.body.Entries = c.Inodes, c.Entries
+	s.env.Counts.Removals = c.Removals
 	return nil
 }
 
@@ -125,7 +83,7 @@ func (v *volume) takeCaptures(s *sealing) error {
 			v.pending.retry(p, reasonUnread, err)
 			continue
 		}
-		n, err := v.tree.edit(p.id)
+		n, err := v.tree.Edit(p.id)
 		if err != nil {
 			return err
 		}
@@ -133,7 +91,7 @@ func (v *volume) takeCaptures(s *sealing) error {
 			v.pending.remove(p.id)
 			continue
 		}
-		n.take(p.done, content)
+		n.Take(content, p.done.Attr, p.done.Xattrs)
 		s.env.Counts.Files++
 		s.env.Counts.Bytes += content.Size
 		kept = append(kept, p)
@@ -142,25 +100,9 @@ func (v *volume) takeCaptures(s *sealing) error {
 	return nil
 }
 
-// take takes over a capture. Attributes that a later record brought are not set back.
-func (n *node) take(c *capture.Captured, content *batch.Content) {
-	if !content.Clean {
-		content.Before = n.Content
-		if n.Content != nil && !n.Content.Clean {
-			content.Before = n.Content.Before
-		}
-	}
-	n.Content = content
-	n.Size, n.Ctime = content.Size, c.Attr.Ctime
-	if c.Attr.Ctime >= n.Attr.Ctime {
-		n.setAttr(c.Attr)
-		n.Xattrs, n.readXattrs = c.Xattrs, false
-	}
-}
-
 // worthSealing tells whether the batch would say anything.
 func (v *volume) worthSealing(s *sealing) bool {
-	return len(s.body.Inodes) > 0 || len(s.entries) > 0 || len(s.introduced) > 0 || v.fresh || v.renamed ||
+	return len(s.body.Inodes) > 0 || len(s.change.ChangedEntries()) > 0 || len(s.introduced) > 0 || v.fresh || v.renamed ||
 		(!v.meta.Complete && !v.walking())
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
-	"slices"
 	"strings"
 	"time"
 
@@ -147,9 +146,7 @@ func (s *Spooler) storeStatus(now time.Time) []control.StoreStatus {
 		}
 		list = append(list, x)
 	}
-	acks := s.stages.backupAcks()
-	slices.SortFunc(acks, func(a, b ackOf) int { return strings.Compare(a.Store, b.Store) })
-	for _, a := range acks {
+	for _, a := range s.stages.BackupAcks() {
 		x := control.StoreStatus{Name: a.Store, Kind: a.Kind, URL: a.URL, Batch: uint64(a.Head), State: a.WordAt(now), Error: a.Error}
 		list = append(list, x)
 	}
@@ -211,10 +208,10 @@ func (s *Spooler) Batches(_ context.Context, volume string, from uint64, limit i
 			if limit > 0 && len(rows) >= limit {
 				return errStop
 			}
-			stage, copies := s.stages.of(b.Seq)
+			stage, copies := s.stages.Of(b.Seq)
 			rows = append(rows, control.BatchRow{
 				Volume: v.name, Epoch: uint32(b.Epoch), Seq: uint64(b.Seq), SealedAt: b.SealedAt, Files: b.Files, Bytes: b.Bytes,
-				Shards: b.Shards, Stage: stage.String(), Copies: copies, Stores: s.stages.holding(b.Seq),
+				Shards: b.Shards, Stage: stage.String(), Copies: copies, Stores: s.stages.Holding(b.Seq),
 			})
 			return nil
 		})

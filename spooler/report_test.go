@@ -13,7 +13,7 @@ func TestBackupHostStates(t *testing.T) {
 	r := newRig(t)
 	r.mount()
 	r.open()
-	r.s.stages.acked([]ack.Acks{
+	r.s.stages.Acked([]ack.Acks{
 		{Store: "vault1", Kind: "backup"}, {Store: "vault2", Kind: "backup", Error: "another host key", State: ack.Refused},
 		{Store: "vault3", Kind: "backup", Error: "no answer"}, {Store: "vault4", Kind: "backup", Error: "no room", Full: true},
 		{Store: "vault5", Kind: "backup", Waits: &ack.Wait{From: 1, For: "the window 22:00-06:00"}},

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"slipway/internal/batch"
 	"slipway/internal/config"
 	"slipway/internal/control"
@@ -114,8 +116,8 @@ func (v *volume) oldestPending(now time.Time) ([]time.Duration, error) {
 		}
 	}
 	names := 0
-	err := v.tree.within(func() error {
-		return v.tree.manyPaths(func() error {
+	err := v.tree.Within(func() error {
+		return v.tree.ManyPaths(func() error {
 			for _, p := range v.pending.files {
 				age := now.Sub(p.since)
 				if age <= least {
@@ -125,7 +127,7 @@ func (v *volume) oldestPending(now time.Time) ([]time.Duration, error) {
 					if names++; names > namesALook {
 						continue
 					}
-					path, ok, err := v.tree.path(p.id)
+					path, ok, err := v.tree.Path(p.id)
 					if err != nil {
 						return err
 					}
@@ -168,14 +170,14 @@ func (v *volume) touches(s *sealing) error {
 	if len(v.rpo.below) == 0 {
 		return nil
 	}
-	return v.tree.manyPaths(func() error {
-		for i := range s.body.Inodes[:s.changed] {
-			in := &s.body.Inodes[i]
-			if err := v.touch(s, in.ID, "", in.Mode&0o170000 == 0o040000); err != nil || s.touched == all {
+	return v.tree.ManyPaths(func() error {
+		for i := range s.change.ChangedInodes() {
+			in := &s.change.Inodes[i]
+			if err := v.touch(s, in.ID, "", in.Mode&unix.S_IFMT == unix.S_IFDIR); err != nil || s.touched == all {
 				return err
 			}
 		}
-		for _, e := range s.entries {
+		for _, e := range s.change.ChangedEntries() {
 			if err := v.touch(s, e.Parent, e.Name, false); err != nil || s.touched == all {
 				return err
 			}
@@ -186,7 +188,7 @@ func (v *volume) touches(s *sealing) error {
 
 // touch notes a file, or a name in a directory.
 func (v *volume) touch(s *sealing, id batch.FileID, name string, isDir bool) error {
-	path, ok, err := v.tree.path(id)
+	path, ok, err := v.tree.Path(id)
 	if err != nil || !ok {
 		return err
 	}

@@ -81,7 +81,7 @@ func TestLatePaths(t *testing.T) {
 		v := r.s.vol
 		v.mu.Lock()
 		defer v.mu.Unlock()
-		check(t, v.tree.within(func() error {
+		check(t, v.tree.Within(func() error {
 			_, err := v.fold()
 			return err
 		}))
@@ -154,7 +154,7 @@ func TestManyPending(t *testing.T) {
 	r.create("last", "")
 	v := r.s.vol
 	v.mu.Lock()
-	check(t, v.tree.within(func() error {
+	check(t, v.tree.Within(func() error {
 		for more := true; more; {
 			var err error
 			if more, err = v.fold(); err != nil {

@@ -11,6 +11,7 @@ import (
 	"slipway/internal/durable"
 	"slipway/internal/journal"
 	"slipway/spooler/capture"
+	"slipway/spooler/tree"
 )
 
 // maxShards is how many shards a batch may introduce.
@@ -20,12 +21,10 @@ const maxShards = 1024
 type sealing struct {
 	env        batch.Envelope
 	body       batch.Body
-	changed    int // of body.Inodes: those that the batch changes, first; behind them is the rest of a whole tree
+	change     *tree.Change
 	captures   []*pendingFile
 	introduced []capture.Published
-	entries    []batch.Entry             // emitted
-	deferred   map[batch.FileID]struct{} // directories with an entry that waits for content
-	touched    uint64                    // the paths of `rpo:` that it changes something below, a bit each
+	touched    uint64 // the paths of `rpo:` that it changes something below, a bit each
 	sealed     *batch.Sealed
 	temp       string
 }
@@ -75,11 +74,11 @@ func earliest(a, b time.Time) time.Time {
 // Dying before the catalog's commit leaves shards that no batch names (found and abandoned at the next start) and a temporary
 // file; dying after it leaves the batch file under its temporary name, which the next start publishes.
 func (v *volume) seal(ctx context.Context) (bool, error) {
-	s := &sealing{deferred: map[batch.FileID]struct{}{}}
+	s := &sealing{}
 	if err := v.resolveCaptures(ctx, s); err != nil {
 		return false, err
 	}
-	if err := v.tree.within(func() error { return v.prepare(s) }); err != nil {
+	if err := v.tree.Within(func() error { return v.prepare(s) }); err != nil {
 		return false, fmt.Errorf("prepare batch: %w", err)
 	}
 	if !v.worthSealing(s) {

@@ -159,8 +159,8 @@ func (r *rig) fileID(path string) batch.FileID {
 		defer r.close()
 	}
 	var id batch.FileID
-	check(r.t, r.s.vol.tree.within(func() error {
-		found, ok, err := r.s.vol.tree.find(path)
+	check(r.t, r.s.vol.tree.Within(func() error {
+		found, ok, err := r.s.vol.tree.Find(path)
 		if !ok {
 			r.t.Fatalf("%q is not in the tree", path)
 		}
@@ -233,40 +233,4 @@ func TestAskedAtOnce(t *testing.T) {
 	if err != nil || len(rows) != 2 {
 		t.Errorf("pending: %+v, %v", rows, err)
 	}
-}
-
-// TestManyPaths: paths found together are those found one by one.
-func TestManyPaths(t *testing.T) {
-	r := newRig(t)
-	check(t, os.MkdirAll(filepath.Join(r.src, "a/b/c"), 0o755))
-	for _, name := range []string{"top", "a/1", "a/2", "a/b/3", "a/b/c/4", "a/b/c/5"} {
-		check(t, os.WriteFile(filepath.Join(r.src, name), []byte(name), 0o640))
-	}
-	r.mount()
-	r.open()
-	r.drain()
-	tree := r.s.vol.tree
-	check(t, tree.within(func() error {
-		alone := map[batch.FileID]string{}
-		for id := batch.Root; id < batch.Root+12; id++ {
-			if path, ok, err := tree.path(id); err != nil {
-				return err
-			} else if ok {
-				alone[id] = path
-			}
-		}
-		if len(alone) != 10 {
-			t.Errorf("%d paths: %v", len(alone), alone)
-		}
-		return tree.manyPaths(func() error {
-			for range 2 {
-				for id, want := range alone {
-					if path, ok, err := tree.path(id); err != nil || !ok || path != want {
-						t.Errorf("file %d: %q, %v, %v, want %q", id, path, ok, err, want)
-					}
-				}
-			}
-			return nil
-		})
-	}))
 }

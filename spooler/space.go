@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
-	"slipway/internal/batch"
 	"slipway/spooler/evict"
 )
 
@@ -66,36 +64,17 @@ func (s *Spooler) evictLoop(ctx context.Context) error {
 // EvictOnce removes local copies of what is safe elsewhere and returns the bytes freed.
 func (s *Spooler) EvictOnce(ctx context.Context) (int64, error) {
 	e := s.vol.evictor
-	if need := s.stages.need(); len(s.backups) > 0 && need > 0 {
+	if need := s.stages.Need(); len(s.backups) > 0 && need > 0 {
 		e.Confirm = evict.HeldBy(s.backups, min(need, len(s.backups)))
 	}
 	var total int64
 	for {
-		freed, err := e.Once(ctx, s.stages.evictHeads())
+		freed, err := e.Once(ctx, s.stages.EvictHeads())
 		total += freed
 		if freed == 0 || err != nil {
 			return total, err
 		}
 	}
-}
-
-// evictHeads say which batches are safe without this node's copy.
-func (s *stages) evictHeads() evict.Heads {
-	h := evict.Heads{Stored: s.storedHead()}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	heads := []batch.Seq{s.cache}
-	for _, r := range s.replicas {
-		heads = append(heads, r)
-	}
-	for _, b := range s.backups {
-		heads = append(heads, b.Head)
-	}
-	if len(heads) >= 2 {
-		slices.Sort(heads)
-		h.Twice = heads[len(heads)-2]
-	}
-	return h
 }
 
 func (s *Spooler) closeStores() error {

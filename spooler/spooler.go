@@ -27,6 +27,8 @@ import (
 	"slipway/internal/store"
 	"slipway/spooler/push"
 	"slipway/spooler/sender"
+	"slipway/spooler/stages"
+	"slipway/spooler/watch"
 )
 
 // Options of a spooler.
@@ -57,7 +59,7 @@ type Spooler struct {
 	stores  []store.Store  // the pushers' destinations
 	backups []store.Store  // backup hosts that this node may read
 	closers []store.Store
-	stages  stages
+	stages  *stages.Stages
 
 	endMu sync.Mutex    // guards what follows
 	end   *epochEnd     // set when the epoch cannot go on
@@ -185,7 +187,7 @@ func (s *Spooler) Step(ctx context.Context) (time.Duration, error) {
 	}
 	s.collect()
 	more := false
-	if err := v.tree.within(func() (err error) {
+	if err := v.tree.Within(func() (err error) {
 		if more, err = v.fold(); err != nil || more {
 			return err
 		}
@@ -196,11 +198,11 @@ func (s *Spooler) Step(ctx context.Context) (time.Duration, error) {
 	if more {
 		return 0, nil
 	}
-	if err := v.tree.within(func() error {
+	if err := v.tree.Within(func() error {
 		if err := s.hasten(); err != nil {
 			return err
 		}
-		return v.tree.manyPaths(s.dispatch)
+		return v.tree.ManyPaths(s.dispatch)
 	}); err != nil {
 		return 0, &fatalError{err}
 	}
@@ -263,9 +265,9 @@ func (s *Spooler) dispatch() error {
 
 // watchJournal wakes the loop when the journal grows.
 func (s *Spooler) watchJournal(ctx context.Context) error {
-	w, err := newJournalWatch(s.state.Journal())
+	w, err := watch.New(s.state.Journal())
 	if err != nil {
 		return fmt.Errorf("watch journal: %w", err)
 	}
-	return w.run(ctx, s.nudge)
+	return w.Run(ctx, s.nudge)
 }

@@ -207,7 +207,7 @@ func (r *rig) created(path string) {
 	id, attr := r.stat(path)
 	pid, pattr := r.stat(filepath.Dir(path))
 	rec := &journal.Record{Op: journal.OpCreate, Node: id, Attr: attr, Parent: pid, ParentAttr: pattr, Name: filepath.Base(path)}
-	if attr.Mode&modeType == modeLink {
+	if attr.Mode&unix.S_IFMT == unix.S_IFLNK {
 		rec.Target, _ = os.Readlink(filepath.Join(r.src, path))
 	}
 	r.w.Append(rec)
@@ -218,7 +218,7 @@ func (r *rig) remove(path string) {
 	id, attr := r.stat(path)
 	check(r.t, os.Remove(filepath.Join(r.src, path)))
 	attr.Nlink--
-	if attr.Mode&modeType == modeDir {
+	if attr.Mode&unix.S_IFMT == unix.S_IFDIR {
 		attr.Nlink = 0
 	}
 	pid, pattr := r.stat(filepath.Dir(path))

@@ -72,7 +72,7 @@ func TestStatesOfFile(t *testing.T) {
 			r.drain()
 			r.fsync("f")
 			for !r.s.vol.pending.hasty() {
-				check(r.t, r.s.vol.tree.within(func() error { return errors.Join(r.s.vol.catchUp(), r.s.hasten()) }))
+				check(r.t, r.s.vol.tree.Within(func() error { return errors.Join(r.s.vol.catchUp(), r.s.hasten()) }))
 			}
 		}, "written", "an fsync waits for it: it is read next"},
 	} {
@@ -196,15 +196,15 @@ func TestStatesOfBatch(t *testing.T) {
 	r.create("f", "1")
 	r.drain()
 	head := r.s.vol.meta.Head
-	acks := func(a ack.Acks) func() { return func() { r.s.stages.acked([]ack.Acks{a}) } }
+	acks := func(a ack.Acks) func() { return func() { r.s.stages.Acked([]ack.Acks{a}) } }
 	for _, step := range []struct {
 		reach      func()
 		stage, why string
 		copies     int
 	}{
 		{func() {}, "sealed", "waits for the replica peers", 0},
-		{func() { r.s.stages.delivered("replica", "bravo", head) }, "replicated", "waits for the cache", 0},
-		{func() { r.s.stages.delivered("cache", "cache1", head) }, "cached", "waits for the cache's shipper, which has not said anything yet", 0},
+		{func() { r.s.stages.Delivered("replica", "bravo", head) }, "replicated", "waits for the cache", 0},
+		{func() { r.s.stages.Delivered("cache", "cache1", head) }, "cached", "waits for the cache's shipper, which has not said anything yet", 0},
 		{acks(ack.Acks{Kind: "cache", Store: "cache1", Copies: 2}), "cached", "waits for 2 backup hosts to acknowledge it", 0},
 		{acks(ack.Acks{Kind: "backup", Store: "vault1", Head: head}), "cached", "waits for 1 more backup hosts to acknowledge it", 1},
 		{acks(ack.Acks{Kind: "backup", Store: "vault2", Head: head}), "stored", "waits to be read back and compared", 2},
@@ -244,13 +244,13 @@ func TestStatesOfBarrier(t *testing.T) {
 	r.settleLate()
 	r.data("f")
 	for len(v.pending.files) == 0 {
-		check(t, v.tree.within(v.catchUp))
+		check(t, v.tree.Within(v.catchUp))
 	}
 	why(fmt.Sprintf("1 files are still to be read, %q among them", "f"))
 	r.neverSeal()
 	r.mkdir("d")
 	for v.dirtySince.IsZero() {
-		check(t, v.tree.within(v.catchUp))
+		check(t, v.tree.Within(v.catchUp))
 	}
 	why("the next batch")
 }

@@ -19,6 +19,7 @@ import (
 	"slipway/internal/store"
 	"slipway/spooler/capture"
 	"slipway/spooler/evict"
+	"slipway/spooler/tree"
 )
 
 // volume is the state of one owned volume between the journal and the node's own store. Every method expects mu to be held;
@@ -53,7 +54,7 @@ type volume struct {
 	cat     *catalog.Catalog
 	meta    catalog.Meta
 	folded  journal.Position
-	tree    *tree
+	tree    *tree.Tree
 	pending *pendingSet
 
 	// the comparison with the source
@@ -131,7 +132,7 @@ func (v *volume) load() error {
 	if err != nil {
 		return fmt.Errorf("load catalog: %w", err)
 	}
-	v.tree = newTree(v.cat, v.meta.NextFile)
+	v.tree = tree.New(v.cat, v.meta.NextFile)
 	v.folded = v.meta.Position
 	return nil
 }
@@ -197,7 +198,7 @@ func (v *volume) isExcluded(parent batch.FileID, name string, isDir bool) (bool,
 	if v.exclude == nil {
 		return false, nil
 	}
-	dir, ok, err := v.tree.path(parent)
+	dir, ok, err := v.tree.Path(parent)
 	if err != nil || !ok {
 		return false, err
 	}

@@ -13,6 +13,7 @@ import (
 	"slipway/internal/batch"
 	"slipway/internal/journal"
 	"slipway/internal/source"
+	"slipway/spooler/tree"
 )
 
 // Why a tree is not complete, as the envelope says it.
@@ -100,11 +101,11 @@ func (v *volume) endWalk() error {
 
 // compareDir compares one directory with the source. false: it is not where the tree says, look again.
 func (v *volume) compareDir(id batch.FileID) (bool, error) {
-	n, err := v.tree.get(id)
-	if err != nil || n == nil || !n.isDir() {
+	n, err := v.tree.Get(id)
+	if err != nil || n == nil || !n.IsDir() {
 		return true, err
 	}
-	path, ok, err := v.tree.path(id)
+	path, ok, err := v.tree.Path(id)
 	if err != nil || !ok {
 		return true, err // nothing leads there: its parent's comparison decides
 	}
@@ -144,40 +145,40 @@ func (v *volume) missingDir(id batch.FileID, path string, err error) (bool, erro
 	}
 	// No record explains it: whoever names it is out of date, so that one is compared again.
 	delete(v.missing, id)
-	names, err := v.tree.namesOf(id)
+	names, err := v.tree.NamesOf(id)
 	if err != nil {
 		return false, err
 	}
 	for _, k := range names {
-		v.uncheck(k.parent)
+		v.uncheck(k.Parent)
 	}
 	return true, nil
 }
 
 // compareSelf brings a directory's own attributes up to date.
-func (v *volume) compareSelf(f *os.File, id batch.FileID, n *node) error {
+func (v *volume) compareSelf(f *os.File, id batch.FileID, n *tree.Node) error {
 	ident, attr, err := source.Stat(int(f.Fd()), "")
 	if err != nil {
 		return fmt.Errorf("read attributes: %w", err)
 	}
-	if n.Attr == attr && n.Ident == ident && !n.readXattrs {
+	if n.Attr == attr && n.Ident == ident && !n.XattrsUnread {
 		return nil
 	}
 	xattrs, err := source.Xattrs(f)
 	if err != nil {
 		return fmt.Errorf("read extended attributes: %w", err)
 	}
-	if n, err = v.tree.edit(id); err != nil {
+	if n, err = v.tree.Edit(id); err != nil {
 		return err
 	}
-	n.setAttr(attr)
-	n.Xattrs, n.readXattrs = xattrs, false
+	n.SetAttr(attr)
+	n.Xattrs, n.XattrsUnread = xattrs, false
 	v.changed()
 	return nil
 }
 
 // compareEntry compares one name. false: it is not there, or not part of the volume.
-func (v *volume) compareEntry(dir *os.File, parent batch.FileID, parentNode *node, name string) (bool, error) {
+func (v *volume) compareEntry(dir *os.File, parent batch.FileID, parentNode *tree.Node, name string) (bool, error) {
 	ident, attr, err := source.Stat(int(dir.Fd()), name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -185,7 +186,7 @@ func (v *volume) compareEntry(dir *os.File, parent batch.FileID, parentNode *nod
 	if err != nil {
 		return false, err
 	}
-	isDir := attr.Mode&modeType == modeDir
+	isDir := attr.Mode&unix.S_IFMT == unix.S_IFDIR
 	if skip, err := v.isExcluded(parent, name, isDir); err != nil || skip {
 		return false, err
 	}
@@ -193,17 +194,17 @@ func (v *volume) compareEntry(dir *os.File, parent batch.FileID, parentNode *nod
 		v.foreign(name)
 		return false, nil
 	}
-	id, known, err := v.tree.byIdent(ident)
+	id, known, err := v.tree.ByIdent(ident)
 	if err != nil {
 		return false, err
 	}
-	var n *node
+	var n *tree.Node
 	if known {
-		if n, err = v.tree.get(id); err != nil {
+		if n, err = v.tree.Get(id); err != nil {
 			return false, err
 		}
 	}
-	if n == nil || n.Mode&modeType != attr.Mode&modeType {
+	if n == nil || n.Mode&unix.S_IFMT != attr.Mode&unix.S_IFMT {
 		n, err = v.adoptFound(dir, name, ident, attr)
 	} else {
 		err = v.compareKnown(dir, name, n, attr)
@@ -219,35 +220,35 @@ func (v *volume) compareEntry(dir *os.File, parent batch.FileID, parentNode *nod
 }
 
 // adoptFound adds an object that the walk came upon.
-func (v *volume) adoptFound(dir *os.File, name string, ident journal.Ident, attr journal.Attr) (*node, error) {
+func (v *volume) adoptFound(dir *os.File, name string, ident journal.Ident, attr journal.Attr) (*tree.Node, error) {
 	var target string
-	if attr.Mode&modeType == modeLink {
+	if attr.Mode&unix.S_IFMT == unix.S_IFLNK {
 		var err error
 		if target, err = source.Readlink(int(dir.Fd()), name); err != nil {
 			return nil, fmt.Errorf("read link: %w", err)
 		}
 	}
 	n := v.adopt(ident, attr, target, v.folded)
-	n.readXattrs = true
+	n.XattrsUnread = true
 	return n, nil
 }
 
 // compareKnown decides what of a known object has to be read again.
-func (v *volume) compareKnown(dir *os.File, name string, n *node, attr journal.Attr) error {
-	if n.isRegular() {
+func (v *volume) compareKnown(dir *os.File, name string, n *tree.Node, attr journal.Attr) error {
+	if n.IsRegular() {
 		return v.compareFile(dir, name, n, attr)
 	}
-	if n.Attr == attr && !n.readXattrs {
+	if n.Attr == attr && !n.XattrsUnread {
 		return nil
 	}
 	id := n.ID
-	n, err := v.tree.edit(id)
+	n, err := v.tree.Edit(id)
 	if err != nil {
 		return err
 	}
-	n.setAttr(attr)
-	n.readXattrs = true
-	if n.Mode&modeType == modeLink {
+	n.SetAttr(attr)
+	n.XattrsUnread = true
+	if n.Mode&unix.S_IFMT == unix.S_IFLNK {
 		if n.Target, err = source.Readlink(int(dir.Fd()), name); err != nil {
 			return fmt.Errorf("read link: %w", err)
 		}
@@ -258,7 +259,7 @@ func (v *volume) compareKnown(dir *os.File, name string, n *node, attr journal.A
 
 // compareFile makes a regular file pending if it may differ from what was sealed, or if somebody still writes to it through
 // a handle or mapping that outlived the mount.
-func (v *volume) compareFile(dir *os.File, name string, n *node, attr journal.Attr) error {
+func (v *volume) compareFile(dir *os.File, name string, n *tree.Node, attr journal.Attr) error {
 	if v.pending.files[n.ID] != nil {
 		return nil
 	}
@@ -298,7 +299,7 @@ func (v *volume) sealedLately(seq batch.Seq) bool {
 // removeAbsent takes the names away that the source does not have.
 func (v *volume) removeAbsent(dir batch.FileID, here map[string]struct{}) error {
 	var absent []string
-	if err := v.tree.children(dir, func(name string, _ batch.FileID) error {
+	if err := v.tree.Children(dir, func(name string, _ batch.FileID) error {
 		if _, there := here[name]; !there {
 			absent = append(absent, name)
 		}
@@ -320,4 +321,10 @@ func (v *volume) foreign(name string) {
 		v.mounted = append(v.mounted, name)
 		v.log.Warn("another file system is mounted below the source: it is left out", "name", name)
 	}
+}
+
+// isUnchecked tells whether a directory was not compared since the last gap.
+func (v *volume) isUnchecked(dir batch.FileID) bool {
+	_, unchecked := v.unchecked[dir]
+	return unchecked
 }

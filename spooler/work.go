@@ -114,7 +114,7 @@ func unchanged(v *volume, f *pendingFile) bool {
 
 // ready prepares a due file for a worker; false if there is nothing to read (now).
 func (v *volume) ready(p *pendingFile) (bool, error) {
-	n, err := v.tree.get(p.id)
+	n, err := v.tree.Get(p.id)
 	if err != nil {
 		return false, err
 	}
@@ -122,7 +122,7 @@ func (v *volume) ready(p *pendingFile) (bool, error) {
 		v.pending.remove(p.id)
 		return false, nil
 	}
-	path, ok, err := v.tree.path(p.id)
+	path, ok, err := v.tree.Path(p.id)
 	if err != nil {
 		return false, err
 	}

@@ -1,4 +1,4 @@
-package spooler
+package stages
 
 import (
 	"fmt"
@@ -12,33 +12,23 @@ import (
 	"slipway/internal/control"
 )
 
-// whyAt says what a batch at a stage waits for, in words, and when it will have come on if nothing else happens; nil: nobody knows.
-func (s *Spooler) whyAt(seq batch.Seq, stage control.Stage) (string, *time.Time) {
+// Why says what a batch at a stage waits for, in words, and when it will have come on if nothing else happens; nil: nobody knows.
+func (s *Stages) Why(seq batch.Seq, stage control.Stage, now time.Time) (string, *time.Time) {
 	switch stage {
 	case control.Sealed:
 		return "waits for the replica peers" + s.trouble("replica"), nil
 	case control.Replicated:
 		return "waits for the cache" + s.trouble("cache"), nil
 	case control.Cached:
-		return s.stages.waits(seq, s.vol.now())
+		return s.waits(seq, now)
 	case control.Stored:
 		return "waits to be read back and compared", nil
 	}
 	return "", nil
 }
 
-// trouble adds the last error of the destinations of a kind.
-func (s *Spooler) trouble(kind string) string {
-	for _, p := range s.pushers {
-		if r := p.Report(); r.Kind == kind && r.Error != "" {
-			return ": " + r.Error
-		}
-	}
-	return ""
-}
-
 // waits says what keeps a cached batch from enough backup hosts: what the cache host's acks say of each that lacks it.
-func (s *stages) waits(seq batch.Seq, now time.Time) (string, *time.Time) {
+func (s *Stages) waits(seq batch.Seq, now time.Time) (string, *time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	need := s.needLocked()
@@ -85,9 +75,9 @@ func (s *stages) waits(seq batch.Seq, now time.Time) (string, *time.Time) {
 	return strings.Join(reasons, "; "), &until[need-1]
 }
 
-// reached says when a sealed batch came to each stage, as far as acks still tell: the time is the one that the store's own daemon, or the
+// Reached says when a sealed batch came to each stage, as far as acks still tell: the time is the one that the store's own daemon, or the
 // shipper, has written down.
-func (s *stages) reached(seq batch.Seq, sealed time.Time) []control.Reached {
+func (s *Stages) Reached(seq batch.Seq, sealed time.Time) []control.Reached {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	list := []control.Reached{{Stage: control.Sealed.String(), At: sealed}}

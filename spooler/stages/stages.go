@@ -1,4 +1,8 @@
-package spooler
+// Package stages knows how far batches are in the stores, and what they wait for there.
+//
+// It keeps nothing: after a crash the stores' acks and this node's own pushing say it again, and until then every stage reads lower
+// than it is.
+package stages
 
 import (
 	"maps"
@@ -8,13 +12,15 @@ import (
 	"slipway/internal/ack"
 	"slipway/internal/batch"
 	"slipway/internal/control"
+	"slipway/spooler/evict"
 )
 
-// stages knows how far each store has got, from the acks files that the senders' polls bring and from what this node itself
+// Stages knows how far each store has got, from the acks files that the senders' polls bring and from what this node itself
 // published durably. Acks are hints: a stage is never shown above what one of them claims.
-type stages struct {
+type Stages struct {
 	minReplicas int
-	copies      int // from the configuration; 0: the cache's acks say
+	copies      int                      // from the configuration; 0: the cache's acks say
+	trouble     func(kind string) string // what keeps a destination of a kind from being reached, behind ": "; "" for nothing
 
 	mu       sync.Mutex // guards what follows
 	replicas map[string]batch.Seq
@@ -25,8 +31,14 @@ type stages struct {
 	needed   int                 // copies asked for by the cache
 }
 
-// acked takes over what an acks file says.
-func (s *stages) acked(list []ack.Acks) {
+// New returns what knows nothing of any store yet. trouble says what keeps a destination of a kind ("replica", "cache") from being
+// reached, behind ": ", and is "" where nothing does.
+func New(minReplicas, copies int, trouble func(kind string) string) *Stages {
+	return &Stages{minReplicas: minReplicas, copies: copies, trouble: trouble}
+}
+
+// Acked takes over what an acks file says.
+func (s *Stages) Acked(list []ack.Acks) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, a := range list {
@@ -48,8 +60,8 @@ func (s *stages) acked(list []ack.Acks) {
 	}
 }
 
-// delivered notes how far a destination of this node's own pushing has got.
-func (s *stages) delivered(kind, name string, head batch.Seq) {
+// Delivered notes how far a destination of this node's own pushing has got.
+func (s *Stages) Delivered(kind, name string, head batch.Seq) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if kind == "cache" {
@@ -62,23 +74,23 @@ func (s *stages) delivered(kind, name string, head batch.Seq) {
 	s.replicas[name] = head
 }
 
-// need is how many backup hosts make "stored"; 0 while nobody has said.
-func (s *stages) need() int {
+// Need is how many backup hosts make "stored"; 0 while nobody has said.
+func (s *Stages) Need() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.needLocked()
 }
 
-func (s *stages) needLocked() int {
+func (s *Stages) needLocked() int {
 	if s.copies > 0 {
 		return s.copies
 	}
 	return s.needed
 }
 
-// of returns a sealed batch's stage and how many backup hosts have it. A stage that the configuration does not have is passed
+// Of returns a sealed batch's stage and how many backup hosts have it. A stage that the configuration does not have is passed
 // with the one before it.
-func (s *stages) of(seq batch.Seq) (control.Stage, int) {
+func (s *Stages) Of(seq batch.Seq) (control.Stage, int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	copies, verified := 0, 0
@@ -110,8 +122,8 @@ func (s *stages) of(seq batch.Seq) (control.Stage, int) {
 	return control.Verified, copies
 }
 
-// holding names the stores that have a batch: replica peers, the cache, backup hosts.
-func (s *stages) holding(seq batch.Seq) (names []string) {
+// Holding names the stores that have a batch: replica peers, the cache, backup hosts.
+func (s *Stages) Holding(seq batch.Seq) (names []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, name := range slices.Sorted(maps.Keys(s.replicas)) {
@@ -131,7 +143,7 @@ func (s *stages) holding(seq batch.Seq) (names []string) {
 }
 
 // storedHead is the newest batch that so many backup hosts have; 0 if none.
-func (s *stages) storedHead() batch.Seq {
+func (s *Stages) storedHead() batch.Seq {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	need := s.needLocked()
@@ -153,13 +165,28 @@ func (s *stages) storedHead() batch.Seq {
 	return best
 }
 
-// backupAcks returns a copy of what the backup hosts acknowledged.
-func (s *stages) backupAcks() []ack.Acks {
+// BackupAcks returns what the backup hosts acknowledged, by their names.
+func (s *Stages) BackupAcks() []ack.Acks {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := make([]ack.Acks, 0, len(s.backups))
-	for _, a := range s.backups {
-		out = append(out, a)
+	return sortedAcks(s.backups)
+}
+
+// EvictHeads says which batches are safe without this node's copy.
+func (s *Stages) EvictHeads() evict.Heads {
+	h := evict.Heads{Stored: s.storedHead()}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	heads := []batch.Seq{s.cache}
+	for _, r := range s.replicas {
+		heads = append(heads, r)
 	}
-	return out
+	for _, b := range s.backups {
+		heads = append(heads, b.Head)
+	}
+	if len(heads) >= 2 {
+		slices.Sort(heads)
+		h.Twice = heads[len(heads)-2]
+	}
+	return h
 }

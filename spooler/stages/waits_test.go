@@ -1,4 +1,4 @@
-package spooler
+package stages
 
 import (
 	"strings"
@@ -36,12 +36,12 @@ func TestWaits(t *testing.T) {
 		{"on its way", 1, []ack.Acks{{Store: "vault1", Head: 4}}, "vault1 has not acknowledged it yet", nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s := stages{copies: tt.copies}
-			s.delivered("cache", "cache1", 5)
+			s := New(0, tt.copies, nil)
+			s.Delivered("cache", "cache1", 5)
 			for i := range tt.acks {
 				tt.acks[i].Kind = "backup"
 			}
-			s.acked(tt.acks)
+			s.Acked(tt.acks)
 			why, until := s.waits(5, now)
 			if why != tt.want {
 				t.Errorf("%q, want %q", why, tt.want)
@@ -57,15 +57,15 @@ func TestWaits(t *testing.T) {
 func TestReached(t *testing.T) {
 	at := time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
 	second := func(n int) time.Time { return at.Add(time.Duration(n) * time.Second) }
-	s := stages{}
-	s.acked([]ack.Acks{
+	s := New(0, 0, nil)
+	s.Acked([]ack.Acks{
 		{Store: "vault1", Kind: "backup", Head: 6, Recent: []ack.Mark{{Seq: 4, At: second(2)}, {Seq: 6, At: second(5)}}},
 		{Store: "vault2", Kind: "backup", Head: 4, Recent: []ack.Mark{{Seq: 4, At: second(9)}}},
 		{Store: "cache1", Kind: "cache", Head: 6, Copies: 2, Recent: []ack.Mark{{Seq: 5, At: second(3)}}},
 		{Store: "bravo", Kind: "replica", Head: 6, Recent: []ack.Mark{{Seq: 6, At: second(1)}}},
 	})
 	var got []string
-	for _, r := range s.reached(5, at) {
+	for _, r := range s.Reached(5, at) {
 		got = append(got, strings.TrimSpace(r.Stage+" "+r.Store)+" "+r.At.Format("05"))
 	}
 	if text := strings.Join(got, ", "); text != "sealed 00, replicated bravo 01, cached cache1 03, stored vault1 05" {

@@ -1,4 +1,4 @@
-package spooler
+package watch
 
 import (
 	"context"
@@ -25,7 +25,7 @@ func TestWatchFollowsBursts(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = f.Close() }()
-	j, err := newJournalWatch(dir)
+	j, err := New(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +33,7 @@ func TestWatchFollowsBursts(t *testing.T) {
 	var looks, seen atomic.Int64
 	var g errgroup.Group
 	g.Go(func() error {
-		return j.run(ctx, func() {
+		return j.Run(ctx, func() {
 			looks.Add(1)
 			if info, err := f.Stat(); err == nil {
 				seen.Store(info.Size())

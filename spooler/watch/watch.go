@@ -1,4 +1,7 @@
-package spooler
+// Package watch tells the spooler that the journal grows.
+//
+// It keeps nothing: after a crash the spooler looks at the journal's end anyway.
+package watch
 
 import (
 	"context"
@@ -12,14 +15,15 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// journalWatch tells when the journal grows. It is a hint that saves time: the loop looks every second all the same, since
+// Watch follows one journal directory. It is a hint that saves time: the loop looks every second all the same, since
 // events can be lost.
-type journalWatch struct {
+type Watch struct {
 	dir string
 	w   *fsnotify.Watcher
 }
 
-func newJournalWatch(dir string) (*journalWatch, error) {
+// New watches a journal directory and the instances in it.
+func New(dir string) (*Watch, error) {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
 		return nil, err
@@ -27,7 +31,7 @@ func newJournalWatch(dir string) (*journalWatch, error) {
 	if err := w.Add(dir); err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
-	j := &journalWatch{dir: dir, w: w}
+	j := &Watch{dir: dir, w: w}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, errors.Join(err, w.Close())
@@ -44,13 +48,13 @@ func newJournalWatch(dir string) (*journalWatch, error) {
 func isInstance(name string) bool { return name != "" && name[0] >= '0' && name[0] <= '9' }
 
 // follow watches one instance. One that is gone again needs no watch.
-func (j *journalWatch) follow(instance string) {
+func (j *Watch) follow(instance string) {
 	_ = j.w.Add(instance) // a failure (too many watches) only costs speed
 }
 
-// run calls grown at each event until ctx ends. Errors have a reader of their own: fsnotify hands them over under the lock that
+// Run calls grown at each event until ctx ends. Errors have a reader of their own: fsnotify hands them over under the lock that
 // Add needs, so one goroutine for both would wait for itself.
-func (j *journalWatch) run(ctx context.Context, grown func()) error {
+func (j *Watch) Run(ctx context.Context, grown func()) error {
 	var g errgroup.Group
 	g.Go(func() error {
 		for range j.w.Errors { // closed with the watcher
@@ -65,7 +69,7 @@ func (j *journalWatch) run(ctx context.Context, grown func()) error {
 	return g.Wait()
 }
 
-func (j *journalWatch) events(ctx context.Context, grown func()) error {
+func (j *Watch) events(ctx context.Context, grown func()) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -96,7 +100,7 @@ const (
 
 // burst follows a file of the journal by its size until it stops growing, and takes the watch away meanwhile: with it, every append would
 // wake this process, which takes processor time from those who write.
-func (j *journalWatch) burst(ctx context.Context, file string, grown func()) error {
+func (j *Watch) burst(ctx context.Context, file string, grown func()) error {
 	instance := filepath.Dir(file)
 	_ = j.w.Remove(instance)
 	defer j.follow(instance) // what comes before that is looked at after it
