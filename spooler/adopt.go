@@ -11,6 +11,7 @@ import (
 	"slipway/internal/journal"
 	"slipway/internal/source"
 	"slipway/internal/state"
+	"slipway/spooler/workers"
 )
 
 // Adopt seals a directory as it stands into the node's own store, and returns when a batch holds the whole of it. Nothing is mounted and
@@ -33,8 +34,8 @@ func Adopt(ctx context.Context, opt Options) (err error) {
 	working, stop := context.WithCancel(ctx)
 	g, working := errgroup.WithContext(working)
 	g.Go(func() error { return w.Run(working) })
-	for range workers {
-		g.Go(func() error { return s.captureLoop(working, s.jobs) })
+	for range workers.Count {
+		g.Go(func() error { return s.vol.pool.Loop(working, false) })
 	}
 	w.Append(&journal.Record{Op: journal.OpStart, Node: id, Attr: attr})
 	g.Go(func() error {
@@ -54,5 +55,5 @@ func (s *Spooler) whole() bool {
 	v := s.vol
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.meta.Head > 0 && v.meta.Complete && !v.walking() && len(v.pending.files) == 0 && v.held == nil
+	return v.meta.Head > 0 && v.meta.Complete && !v.walking() && v.pending.Len() == 0 && v.held == nil
 }

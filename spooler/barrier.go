@@ -103,21 +103,18 @@ func (v *volume) unsealedBefore(mark moment, paths []string) (string, error) {
 			return err
 		}
 		n, first := 0, ""
-		for id, p := range v.pending.files {
-			if mark.pos.Before(p.pos) || !p.covered.Before(mark.at) {
+		for p := range v.pending.All() {
+			if !p.ChangedBefore(mark.pos) || p.CoveredSince(mark.at) {
 				continue
 			}
-			hit, err := v.belowAny(id, dirs)
+			hit, err := v.belowAny(p.ID(), dirs)
 			if err != nil {
 				return err
 			}
 			if hit {
-				if !p.asked {
-					p.asked = true
-					v.pending.reschedule(p)
-				}
+				v.pending.Ask(p)
 				if n++; n == 1 {
-					first, _, _ = v.tree.Path(id)
+					first, _, _ = v.tree.Path(p.ID())
 				}
 			}
 		}

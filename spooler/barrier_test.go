@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"slipway/internal/batch"
 	"slipway/internal/control"
@@ -67,8 +68,8 @@ func TestBarrierLaterWrites(t *testing.T) {
 		b = r.barrier(b)
 		return b.Sealed
 	})
-	late := r.s.vol.pending.files[r.fileID("late")]
-	if late == nil || !late.covered.IsZero() {
+	late := r.s.vol.pending.Get(r.fileID("late"))
+	if late == nil || late.CoveredSince(time.Unix(0, 0)) {
 		t.Errorf("the file opened after the call was read for it: %+v", late)
 	}
 }

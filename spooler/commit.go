@@ -12,6 +12,7 @@ import (
 	"slipway/internal/batch"
 	"slipway/internal/catalog"
 	"slipway/internal/durable"
+	"slipway/spooler/pending"
 )
 
 // commit writes everything the batch means into the catalog, with the position up to which the journal is consumed.
@@ -47,37 +48,11 @@ func commitShards(tx *catalog.Tx, s *sealing, seq batch.Seq) error {
 
 // commitWaiting notes which sealed files are pending again and which directories are to be compared after a restart: those
 // the walk has not reached, and the parents of deferred entries, whose new files the catalog does not know.
-func (v *volume) commitWaiting(tx *catalog.Tx, captures []*pendingFile, deferred map[batch.FileID]struct{}) error {
-	sealedNow := map[batch.FileID]bool{}
-	for _, p := range captures {
-		sealedNow[p.id] = p.done.Clean && p.gen == p.startGen && v.pending.writers[p.id] == 0
-	}
-	for id, p := range v.pending.files {
-		if sealedNow[id] || p.reason == reasonNew && !inCatalog(tx, id) {
-			continue
-		}
-		if pos, ok := v.savedPending[id]; ok && pos == p.pos {
-			continue
-		}
-		v.savedPending[id] = p.pos
-		if err := tx.PutPending(id, catalog.Pending{Since: p.since, Position: p.pos, Reason: p.reason, Writers: v.pending.writers[id], Bytes: p.bytes}); err != nil {
-			return err
-		}
-	}
-	for id := range v.savedPending {
-		if v.pending.files[id] == nil || sealedNow[id] {
-			delete(v.savedPending, id)
-			if err := tx.DeletePending(id); err != nil {
-				return err
-			}
-		}
+func (v *volume) commitWaiting(tx *catalog.Tx, captures []*pending.File, deferred map[batch.FileID]struct{}) error {
+	if err := v.pending.Save(tx, captures); err != nil {
+		return err
 	}
 	return v.commitUnchecked(tx, deferred)
-}
-
-func inCatalog(tx *catalog.Tx, id batch.FileID) bool {
-	_, ok, err := tx.Inode(id)
-	return err == nil && ok
 }
 
 func (v *volume) commitUnchecked(tx *catalog.Tx, deferred map[batch.FileID]struct{}) error {
@@ -131,9 +106,9 @@ func (v *volume) commitMeta(tx *catalog.Tx, s *sealing) error {
 func (v *volume) settleCommitted(s *sealing) {
 	v.tree.Settle(s.change)
 	for _, p := range s.captures {
-		v.pending.sealed(p)
+		v.pending.Sealed(p)
 	}
-	v.rpo.sealedBatch(s.env.Last, s.touched, s.env.SealedAt)
+	v.rpo.Sealed(s.env.Last, s.touched, s.env.SealedAt)
 	v.packing.Committed(s.introduced)
 	v.evictor.Committed(s.env.Last, s.sealed.Envelope.Introduces)
 	v.usage.Add(int64(len(s.sealed.File)))
@@ -142,10 +117,8 @@ func (v *volume) settleCommitted(s *sealing) {
 	}
 	v.abandoned = v.abandoned[len(s.env.Abandons):]
 	v.fresh, v.continued, v.namedBy = false, false, ""
-	v.lastSeal, v.dirtySince = v.now(), time.Time{}
-	if v.atRest(v.pending.imminent(v.busy)) {
-		v.lastRest = v.lastSeal
-	}
+	v.dirtySince = time.Time{}
+	v.rhythm.sealed(v.now(), v.atRest(v.pending.Imminent(v.pool.Busy())))
 }
 
 // advanceBytes is how much of the journal may lie folded without a batch.

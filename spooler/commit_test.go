@@ -17,7 +17,7 @@ import (
 func (r *rig) prepared() *sealing {
 	r.t.Helper()
 	v := r.s.vol
-	c, p := v.newCapturer()
+	reader := v.pool.Reader()
 	for range 20 {
 		check(r.t, v.tree.Within(func() error {
 			if _, err := v.fold(); err != nil {
@@ -26,12 +26,11 @@ func (r *rig) prepared() *sealing {
 			if err := v.walk(); err != nil {
 				return err
 			}
-			return r.s.dispatch()
+			return v.dispatch()
 		}))
-		for len(r.s.jobs) > 0 {
-			r.s.captureOne(r.t.Context(), c, p, <-r.s.jobs)
+		for v.pool.Once(r.t.Context(), reader, false) {
 		}
-		r.s.collect()
+		v.collect()
 	}
 	s := &sealing{}
 	check(r.t, v.resolveCaptures(r.t.Context(), s))

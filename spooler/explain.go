@@ -31,47 +31,25 @@ func (v *volume) pendingRows(limit int) ([]control.PendingRow, error) {
 		if err := v.catchUp(); err != nil {
 			return err
 		}
-		for id, p := range v.pending.files {
+		for p := range v.pending.All() {
 			if limit > 0 && len(rows) >= limit {
 				return nil
 			}
-			path, ok, err := v.tree.Path(id)
+			path, ok, err := v.tree.Path(p.ID())
 			if err != nil {
 				return err
 			}
 			if !ok {
 				continue
 			}
-			rows = append(rows, control.PendingRow{
-				Path: path, State: p.reason, Since: p.since, Bytes: p.bytes,
-				Writers: v.pending.writers[id], Why: v.whyPending(p),
-			})
+			row := v.pending.Row(p, v.room())
+			row.Path = path
+			rows = append(rows, row)
 		}
 		return nil
 	})
 	slices.SortFunc(rows, func(a, b control.PendingRow) int { return strings.Compare(a.Path, b.Path) })
 	return rows, err
-}
-
-// whyPending says in words what a pending file waits for.
-func (v *volume) whyPending(p *pendingFile) string {
-	switch {
-	case p.done != nil:
-		return "read; waits for the next batch"
-	case p.running:
-		return "is being read"
-	case p.err != nil:
-		return "tried again: " + p.err.Error()
-	case p.hasty:
-		return "an fsync waits for it: it is read next"
-	case v.pending.writers[p.id] > 0:
-		return fmt.Sprintf("open for writing; read every %v while it changes", v.timing.openInterval)
-	case p.reason == reasonOpen && p.tries > 0:
-		return "a mapping or a process of before the last mount still has it open"
-	case !v.room():
-		return "waits for room in the local store"
-	}
-	return "waits until it is quiet"
 }
 
 // Explain implements control.Reporter.
@@ -99,9 +77,9 @@ func (s *Spooler) Explain(_ context.Context, path string) (control.Explained, er
 			}
 			return fmt.Errorf("%q: %w", path, fs.ErrNotExist)
 		}
-		if p := v.pending.files[id]; p != nil {
-			since := p.since
-			out.WaitingFor, out.Since = v.whyPending(p), &since
+		if p := v.pending.Get(id); p != nil {
+			row := v.pending.Row(p, v.room())
+			out.WaitingFor, out.Since = row.Why, &row.Since
 			return nil
 		}
 		n, err := v.tree.Get(id)

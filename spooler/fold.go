@@ -6,12 +6,13 @@ import (
 	"os"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"slipway/internal/batch"
 	"slipway/internal/journal"
 	"slipway/internal/source"
+	"slipway/spooler/pending"
 	"slipway/spooler/tree"
-
-	"golang.org/x/sys/unix"
 )
 
 // foldBudget bounds how many records one step folds, so that captures and status get their turn.
@@ -59,7 +60,7 @@ func (v *volume) apply(r *journal.Record, pos journal.Position) error {
 	case journal.OpLink:
 		return v.applyLink(r, pos)
 	case journal.OpRename:
-		v.rpo.moves++
+		v.renames++
 		return v.applyRename(r, pos)
 	case journal.OpUnlink:
 		return v.applyUnlink(r)
@@ -70,7 +71,7 @@ func (v *volume) apply(r *journal.Record, pos journal.Position) error {
 
 // applyStart begins a new instance: nothing is known of what happened before it, nor of who still writes.
 func (v *volume) applyStart(r *journal.Record) error {
-	clear(v.pending.writers)
+	v.pending.NoWriters()
 	root, err := v.tree.SetRoot(r.Node, r.Attr)
 	if err != nil {
 		return err
@@ -119,7 +120,7 @@ func (v *volume) applyCreate(r *journal.Record, pos journal.Position) error {
 // pending, in which case nobody knows what else moved it, the content is still the one captured.
 func (v *volume) setAttr(n *tree.Node, a journal.Attr) {
 	n.SetAttr(a)
-	if v.pending.files[n.ID] == nil {
+	if v.pending.Get(n.ID) == nil {
 		n.Ctime = a.Ctime
 	}
 }
@@ -128,7 +129,7 @@ func (v *volume) setAttr(n *tree.Node, a journal.Attr) {
 func (v *volume) adopt(i journal.Ident, a journal.Attr, target string, pos journal.Position) *tree.Node {
 	n := v.tree.Add(i, a, target)
 	if n.IsRegular() {
-		v.pending.mark(n.ID, reasonNew, a.Size, pos)
+		v.pending.Mark(n.ID, pending.New, a.Size, pos)
 	}
 	return n
 }
@@ -159,7 +160,7 @@ func (v *volume) dropUnnamed(id batch.FileID) error {
 		v.unnamed[id] = struct{}{}
 		return nil
 	}
-	return v.tree.Drop(id, v.pending.remove)
+	return v.tree.Drop(id, v.pending.Remove)
 }
 
 // forget takes every name from a file and ends it.
@@ -175,7 +176,7 @@ func (v *volume) forget(id batch.FileID) error {
 	}
 	delete(v.unnamed, id)
 	v.changed()
-	return v.tree.Drop(id, v.pending.remove)
+	return v.tree.Drop(id, v.pending.Remove)
 }
 
 func (v *volume) applyLink(r *journal.Record, pos journal.Position) error {
@@ -307,7 +308,7 @@ func (v *volume) forgetIfUnnamed(id batch.FileID) error {
 	if err != nil || len(names) > 0 {
 		return err
 	}
-	return v.tree.Drop(id, v.pending.remove)
+	return v.tree.Drop(id, v.pending.Remove)
 }
 
 // applyChange folds a record about one object.
@@ -318,20 +319,17 @@ func (v *volume) applyChange(r *journal.Record, pos journal.Position) error {
 	}
 	switch r.Op {
 	case journal.OpOpen:
-		v.pending.opened(id)
-		v.pending.mark(id, reasonOpen, r.Attr.Size, pos)
+		v.pending.Opened(id)
+		v.pending.Mark(id, pending.Open, r.Attr.Size, pos)
 		return nil
 	case journal.OpRelease:
-		v.pending.released(id)
+		v.pending.Released(id)
 		return nil
 	case journal.OpSync:
-		if p := v.pending.files[id]; p != nil {
-			p.sync = true
-			v.pending.reschedule(p)
-		}
+		v.pending.Synced(id)
 		return nil
 	case journal.OpTruncate, journal.OpData:
-		v.pending.mark(id, reasonWritten, r.Attr.Size, pos)
+		v.pending.Mark(id, pending.Written, r.Attr.Size, pos)
 		return nil
 	}
 	n, err := v.tree.Edit(id)

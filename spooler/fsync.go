@@ -12,6 +12,7 @@ import (
 	"slipway/internal/control"
 	"slipway/internal/durability"
 	"slipway/internal/journal"
+	"slipway/spooler/pending"
 )
 
 // fsyncs are those that wait for a stage (`durability:`). The loop finds out what each waits for, has it read at once, and answers.
@@ -35,25 +36,10 @@ type fsync struct {
 	// found by the loop
 	found bool
 	stage control.Stage
-	held  []awaited // content that has to be read first
-	ready time.Time // when all of it had been read; zero: not yet
-	seq   batch.Seq // the batch that covers it; 0: not sealed yet
-	why   string    // what it waits for, in words
-}
-
-// awaited is a file, and the least generation that a capture has to have: one that began earlier may lack what was written before the
-// question. Generations are no times, so a clock that is set matters to nobody.
-type awaited struct {
-	file *pendingFile
-	gen  uint64
-}
-
-// sealed tells whether a capture that is new enough is in a batch, or found that the batches have it.
-func (a awaited) sealed() bool { return a.file.covers >= a.gen }
-
-// read tells whether only the seal is missing.
-func (a awaited) read() bool {
-	return a.sealed() || a.file.done != nil && a.file.done.Clean && a.file.startGen >= a.gen
+	held  []pending.Awaited // content that has to be read first
+	ready time.Time         // when all of it had been read; zero: not yet
+	seq   batch.Seq         // the batch that covers it; 0: not sealed yet
+	why   string            // what it waits for, in words
 }
 
 // Durable implements control.Syncer.

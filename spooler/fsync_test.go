@@ -15,6 +15,7 @@ import (
 	"slipway/internal/config"
 	"slipway/internal/control"
 	"slipway/internal/journal"
+	"slipway/spooler/capture"
 )
 
 // syncing is a rig with rules: what lies below db waits until it is sealed and replicated, which without replicas is at once.
@@ -137,13 +138,11 @@ func TestFsyncOpenFile(t *testing.T) {
 func TestFsyncRunningCapture(t *testing.T) {
 	r := syncing(t)
 	r.create("db/file", "first")
-	for deadline := time.Now().Add(10 * time.Second); len(r.s.jobs) == 0 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(10 * time.Second); r.s.vol.pool.Busy() == 0 && time.Now().Before(deadline); {
 		_, err := r.s.Step(t.Context())
 		check(t, err)
 	}
-	early := <-r.s.jobs // a worker has it
-	c, p := r.s.vol.newCapturer()
-	r.s.captureOne(t.Context(), c, p, early)
+	r.read(nil)
 	r.write("db/file", "second")
 	answer := r.fsync("db/file")
 	head := r.s.vol.meta.Head
@@ -167,14 +166,10 @@ func TestFsyncUnclean(t *testing.T) {
 	r.write("db/file", "second")
 	answer := r.fsync("db/file")
 	r.waits(answer, 1)
-	for deadline := time.Now().Add(10 * time.Second); len(r.s.hasty) == 0 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(10 * time.Second); r.s.vol.pool.Busy() == 0 && time.Now().Before(deadline); {
 		r.waits(answer, 1)
 	}
-	c, p := r.s.vol.newCapturer()
-	r.s.captureOne(t.Context(), c, p, <-r.s.hasty)
-	for i := range r.s.results.list {
-		r.s.results.list[i].got.Clean = false
-	}
+	r.read(func(c *capture.Captured) { c.Clean = false })
 	head := r.s.vol.meta.Head
 	for r.s.vol.meta.Head == head {
 		r.waits(answer, 1)
@@ -205,11 +200,11 @@ func TestFsyncDirectory(t *testing.T) {
 	r.create("db/temporary", "whole")
 	check(t, r.answered(r.fsync("db/temporary")))
 	v := r.s.vol
-	v.timing.batch, v.lastSeal = time.Hour, v.now()
+	v.rhythm.interval, v.rhythm.lastSeal = time.Hour, v.now()
 	r.rename("db/temporary", "db/final", 0)
 	answer := r.fsync("db")
 	r.waits(answer, 3)
-	v.timing.batch = 0
+	v.rhythm.interval = 0
 	check(t, r.answered(answer))
 	if got := r.held("db/final"); got != "whole" {
 		t.Errorf("%q", got)
@@ -285,20 +280,19 @@ func TestFsyncGone(t *testing.T) {
 func TestFsyncsShareBatch(t *testing.T) {
 	r := syncing(t)
 	v := r.s.vol
-	v.timing.batch = time.Minute
-	v.lastSeal = v.now().Add(-time.Hour)
+	v.rhythm.interval = time.Minute
+	v.rhythm.lastSeal = v.now().Add(-time.Hour)
 	var answers []<-chan error
 	for i := range 8 {
 		r.create(fmt.Sprintf("db/%d", i), "text")
 		answers = append(answers, r.fsync(fmt.Sprintf("db/%d", i)))
 	}
 	head := v.meta.Head
-	c, p := v.newCapturer()
+	reader := v.pool.Reader()
 	for read := 0; read < 8; {
 		_, err := r.s.Step(t.Context())
 		check(t, err)
-		if len(r.s.hasty) > 0 {
-			r.s.captureOne(t.Context(), c, p, <-r.s.hasty)
+		if v.pool.Once(t.Context(), reader, true) {
 			read++
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"slipway/internal/batch"
 	"slipway/internal/control"
 	"slipway/internal/journal"
+	"slipway/spooler/pending"
 )
 
 // hasten finds what fsyncs wait for and makes it due at once. It is called by a step with the tree open, behind the folding.
@@ -17,7 +18,7 @@ func (s *Spooler) hasten() error {
 	f, v := &s.fsyncs, s.vol
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	v.urgent, v.urgentReads = time.Time{}, false
+	v.rhythm.calm()
 	var gone []*fsync
 	for _, w := range f.waiting {
 		if w.seq > 0 {
@@ -39,7 +40,7 @@ func (s *Spooler) hasten() error {
 
 func (s *Spooler) hastenOne(w *fsync) error {
 	v := s.vol
-	if slices.ContainsFunc(w.held, func(a awaited) bool { return a.file.gone && !a.sealed() }) {
+	if slices.ContainsFunc(w.held, pending.Awaited.Lost) {
 		w.found = false // removed; or dropped and found again by the walk
 	}
 	if !w.found {
@@ -49,35 +50,21 @@ func (s *Spooler) hastenOne(w *fsync) error {
 	}
 	all := true
 	for _, a := range w.held {
-		if !a.read() {
+		if !a.Read() {
 			all = false
-			v.pending.hurry(a.file)
+			v.pending.Hurry(a)
 		}
 	}
 	if !all {
-		v.urgentReads, w.ready, w.why = true, time.Time{}, v.whyUnread(w.held)
+		v.rhythm.urgentReads, w.ready, w.why = true, time.Time{}, v.pending.WhyUnread(w.held, v.room())
 		return nil
 	}
 	if w.ready.IsZero() {
 		w.ready = v.now()
 	}
 	w.why = "the next batch"
-	v.urgent = earliest(v.urgent, w.ready)
+	v.rhythm.hurry(w.ready)
 	return nil
-}
-
-// whyUnread says what keeps content from being read.
-func (v *volume) whyUnread(held []awaited) string {
-	for _, a := range held {
-		if a.read() {
-			continue
-		}
-		if a.file.moved {
-			return "others change the file all the time: it could not be read as it was at one moment"
-		}
-		return v.whyPending(a.file)
-	}
-	return ""
 }
 
 // find resolves what an fsync is about, once the journal is folded up to it: the file's content, or the names in a directory.
@@ -112,8 +99,8 @@ func (s *Spooler) find(w *fsync) error {
 	case w.stage == control.Pending:
 		return nil // none of its names asks for anything
 	case n.IsRegular():
-		p := v.pending.mark(id, reasonWritten, n.Attr.Size, v.folded)
-		w.held = []awaited{{p, p.gen}}
+		p := v.pending.Mark(id, pending.Written, n.Attr.Size, v.folded)
+		w.held = []pending.Awaited{p.Await()}
 	case n.IsDir():
 		w.held, err = v.unreadNames(id, w.pos)
 	}
@@ -147,10 +134,10 @@ func joinPath(dir, name string) string {
 
 // unreadNames returns the files that keep names of a directory out of the batches: those that were there at a position and whose content
 // was never sealed.
-func (v *volume) unreadNames(dir batch.FileID, pos journal.Position) (held []awaited, err error) {
+func (v *volume) unreadNames(dir batch.FileID, pos journal.Position) (held []pending.Awaited, err error) {
 	for id := range v.tree.UnsealedIn(dir) {
-		p := v.pending.files[id]
-		if p == nil || pos.Before(p.pos) {
+		p := v.pending.Get(id)
+		if p == nil || !p.ChangedBefore(pos) {
 			continue
 		}
 		n, err := v.tree.Get(id)
@@ -160,11 +147,7 @@ func (v *volume) unreadNames(dir batch.FileID, pos journal.Position) (held []awa
 		if n == nil || !n.IsRegular() || n.Content != nil {
 			continue
 		}
-		gen := p.gen
-		if p.running || p.done != nil {
-			gen = p.startGen // any content will do
-		}
-		held = append(held, awaited{p, gen})
+		held = append(held, p.AwaitAny())
 	}
 	return held, nil
 }
@@ -199,26 +182,9 @@ func (s *Spooler) answerFsyncs() {
 // its position.
 func (v *volume) seals(w *fsync) bool {
 	for _, a := range w.held {
-		if !a.sealed() {
+		if !a.Sealed() {
 			return false
 		}
 	}
 	return v.meta.Head > 0 && (v.dirtySince.IsZero() || !v.meta.Position.Before(w.pos))
-}
-
-// urgentShare is the part of the interval between batches that is kept when an fsync waits for the next one, and that it waits for others
-// which are being read: many fsyncs share a batch.
-const urgentShare = 10
-
-// sealUrgent is sealDue while something is ready that an fsync waits for.
-func (v *volume) sealUrgent(now time.Time) (bool, time.Time) {
-	pause := v.timing.batch / urgentShare
-	next := v.lastSeal.Add(pause)
-	if v.urgentReads {
-		next = later(next, v.urgent.Add(pause))
-	}
-	if next.After(now) {
-		return false, next
-	}
-	return true, time.Time{}
 }

@@ -21,8 +21,11 @@ import (
 	"slipway/internal/shard"
 	"slipway/internal/store"
 	"slipway/spooler/capture"
+	"slipway/spooler/pending"
 	"slipway/spooler/push"
+	"slipway/spooler/rpo"
 	"slipway/spooler/stages"
+	"slipway/spooler/workers"
 )
 
 // errStop ends an iteration early.
@@ -45,6 +48,7 @@ func (s *Spooler) open() error {
 		return err
 	}
 	s.stages = stages.New(s.opt.Config.MinReplicas, s.opt.Config.Copies, s.trouble)
+	v.nudge = s.nudge
 	v.onSealed = func(batch.Seq) {
 		for _, p := range s.pushers {
 			p.Wake()
@@ -111,8 +115,9 @@ func (s *Spooler) newVolume() (*volume, error) {
 		},
 		bootID:   strings.TrimSpace(string(boot)),
 		capBytes: cfg.Spool.Cap,
-		timing: timing{
-			settle: cfg.Settle, maxAge: cfg.MaxAge, openInterval: cfg.OpenInterval, batch: s.opt.BatchInterval,
+		rhythm:   rhythm{interval: s.opt.BatchInterval},
+		timing: pending.Timing{
+			Settle: cfg.Settle, MaxAge: cfg.MaxAge, OpenInterval: cfg.OpenInterval, Batch: s.opt.BatchInterval,
 		},
 	}
 	if err := s.namePeers(v); err != nil {
@@ -121,7 +126,7 @@ func (s *Spooler) newVolume() (*volume, error) {
 	if v.exclude, err = exclude.New(cfg.Exclude); err != nil {
 		return nil, err
 	}
-	if v.rpo, err = newRPO(cfg.RPO); err != nil {
+	if v.rpo, err = rpo.New(cfg.RPO); err != nil {
 		return nil, err
 	}
 	return v, v.openOwn(cfg)
@@ -224,12 +229,15 @@ func (v *volume) openJournal() error {
 	}
 	v.reader = r
 	keySet := chunk.DeriveKeys(v.secret)
-	v.packing = capture.NewPacking(keySet, v.recipients, v.own, v.lookupChunk, workers+1)
+	v.packing = capture.NewPacking(keySet, v.recipients, v.own, v.lookupChunk, workers.Count+1)
 	v.packing.Room = v.room
 	v.packing.OnPublished = func(p capture.Published) {
 		v.usage.Add(p.Size)
 		v.onPublished(batch.Object{Digest: p.Digest, Size: p.Size})
 	}
+	v.pool = workers.New(workers.Options{
+		Source: v.source, Keys: keySet, Packing: v.packing, MaxShards: maxShards - 128, Distrust: v.rebooted, Wake: v.nudge,
+	})
 	return nil
 }
 
@@ -251,7 +259,7 @@ func (v *volume) applyExcludeChange() {
 
 // room tells whether the own store may take more: what the workers have in hand, and a batch file, must still fit under the cap.
 func (v *volume) room() bool {
-	headroom := min(int64(workers+2)*shard.MaxSize, v.capBytes/4)
+	headroom := min(int64(workers.Count+2)*shard.MaxSize, v.capBytes/4)
 	return v.capBytes <= 0 || v.usage.Bytes() < v.capBytes-headroom
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"slipway/internal/batch"
+	"slipway/spooler/pending"
 )
 
 // resolveCaptures closes the open shards, so that every captured file's pieces have their place.
@@ -14,11 +15,11 @@ func (v *volume) resolveCaptures(ctx context.Context, s *sealing) error {
 	v.problem = v.packing.FlushAll(ctx)
 	lists := false
 	for _, p := range v.arrived {
-		if !p.done.NeedsLists() {
+		if !p.Captured().NeedsLists() {
 			continue
 		}
 		lists = true
-		if err := p.done.PackLists(ctx, v.packing.Packer(0)); err != nil {
+		if err := p.Captured().PackLists(ctx, v.packing.Packer(0)); err != nil {
 			v.log.Warn("list of pieces could not be packed, the file is read again", "error", err)
 		}
 	}
@@ -32,9 +33,9 @@ func (v *volume) resolveCaptures(ctx context.Context, s *sealing) error {
 	for _, p := range s.introduced {
 		v.taken = p.Serial
 	}
-	var later []*pendingFile
+	var later []*pending.File
 	for _, p := range v.arrived {
-		if p.done.Through() > v.taken {
+		if p.Captured().Through() > v.taken {
 			later = append(later, p)
 		} else {
 			s.captures = append(s.captures, p)
@@ -57,7 +58,7 @@ func (v *volume) prepare(s *sealing) error {
 		return err
 	}
 	s.change = c
-	if err := v.touches(s); err != nil {
+	if s.touched, err = v.rpo.Touches(v.tree, c); err != nil {
 		return err
 	}
 	if v.continued {
@@ -74,24 +75,24 @@ func (v *volume) prepare(s *sealing) error {
 func (v *volume) takeCaptures(s *sealing) error {
 	kept := s.captures[:0]
 	for _, p := range s.captures {
-		if v.pending.files[p.id] != p {
+		if p.Gone() {
 			continue // removed meanwhile
 		}
-		content, err := p.done.Content()
+		got := p.Captured()
+		content, err := got.Content()
 		if err != nil {
-			p.done = nil
-			v.pending.retry(p, reasonUnread, err)
+			v.pending.Retry(p, pending.Unread, err)
 			continue
 		}
-		n, err := v.tree.Edit(p.id)
+		n, err := v.tree.Edit(p.ID())
 		if err != nil {
 			return err
 		}
 		if n == nil {
-			v.pending.remove(p.id)
+			v.pending.Remove(p.ID())
 			continue
 		}
-		n.Take(content, p.done.Attr, p.done.Xattrs)
+		n.Take(content, got.Attr, got.Xattrs)
 		s.env.Counts.Files++
 		s.env.Counts.Bytes += content.Size
 		kept = append(kept, p)

@@ -12,6 +12,7 @@ import (
 	"slipway/internal/control"
 	"slipway/internal/journal"
 	"slipway/spooler/push"
+	"slipway/spooler/rpo"
 )
 
 // Status implements control.Reporter.
@@ -38,7 +39,7 @@ func (s *Spooler) Status(context.Context) ([]control.Status, error) {
 		return nil, fmt.Errorf("read journal's end: %w", err)
 	}
 	st.Journal = journalStatus(end, v.meta.Position, v.gaps)
-	st.Pending = v.pendingStatus(now)
+	st.Pending = v.pending.Status(now)
 	if len(v.recipients) < 2 {
 		st.Warn(control.Alarm{Event: control.OneRecipient, Level: control.LevelWarning,
 			Message: "one recipient only: if its identity is lost, nothing can be restored; add another to recipients"})
@@ -49,7 +50,7 @@ func (s *Spooler) Status(context.Context) ([]control.Status, error) {
 	}
 	st.Warnings = append(st.Warnings, s.storeWarnings()...)
 	st.Stores = s.storeStatus(now)
-	late, err := v.lateAlarms(&st, now)
+	late, err := v.rpo.Alarms(&st, v.judged(), now)
 	if err != nil {
 		return nil, fmt.Errorf("look for what is late: %w", err)
 	}
@@ -62,22 +63,17 @@ func (s *Spooler) Status(context.Context) ([]control.Status, error) {
 	return []control.Status{st}, nil
 }
 
+// judged is what deadlines are held against.
+func (v *volume) judged() rpo.Volume {
+	return rpo.Volume{Tree: v.tree, Pending: v.pending, Renames: v.renames, Head: v.meta.Head, SealedAt: v.sealedAt}
+}
+
 func journalStatus(end, sealed journal.Position, gaps int) control.JournalStatus {
 	j := control.JournalStatus{Head: end.Offset, Gaps: gaps}
 	if sealed.Serial == end.Serial {
 		j.Sealed = sealed.Offset
 	}
 	return j
-}
-
-func (v *volume) pendingStatus(now time.Time) control.PendingStatus {
-	var p control.PendingStatus
-	for _, f := range v.pending.files {
-		p.Files++
-		p.Bytes += f.bytes
-		p.OldestSeconds = max(p.OldestSeconds, now.Sub(f.since).Seconds())
-	}
-	return p
 }
 
 // warnings are the things an operator should do something about.
@@ -92,16 +88,8 @@ func (v *volume) warnings() []string {
 	for _, name := range v.mounted {
 		w = append(w, fmt.Sprintf("another file system is mounted at %q: it is not part of the volume", name))
 	}
-	unread := 0
-	var last error
-	for _, p := range v.pending.files {
-		if p.reason == reasonUnread && p.err != nil {
-			unread++
-			last = p.err
-		}
-	}
-	if unread > 0 {
-		w = append(w, fmt.Sprintf("%d files cannot be read: %v", unread, last))
+	if n, why := v.pending.Unreadable(); n > 0 {
+		w = append(w, fmt.Sprintf("%d files cannot be read: %v", n, why))
 	}
 	return w
 }

@@ -11,38 +11,8 @@ import (
 
 	"slipway/internal/config"
 	"slipway/internal/control"
+	"slipway/spooler/rpo"
 )
-
-// TestDeadlines: what is late by a deadline is said, as a warning or as an error.
-func TestDeadlines(t *testing.T) {
-	st := &control.Status{Pending: control.PendingStatus{OldestSeconds: 90}, Stores: []control.StoreStatus{
-		{Name: "cache1", Kind: "cache", LagSeconds: 200}, {Name: "vault1", Kind: "backup", LagSeconds: 1e6},
-	}}
-	for name, c := range map[string]struct {
-		deadline config.Deadline
-		path     string
-		want     []string
-	}{
-		"none":       {config.Deadline{}, "", nil},
-		"none is":    {config.Deadline{Warn: 5 * time.Minute, Error: 5 * time.Minute}, "", nil},
-		"one is":     {config.Deadline{Warn: 2 * time.Minute, Error: 2 * time.Minute}, "", []string{"error cache1: behind rpo 2m: cache1 lacks what was sealed 3m20s ago"}},
-		"both are":   {config.Deadline{Warn: time.Minute, Error: time.Minute}, "", []string{"error : behind rpo 1m: a change has waited for 1m30s to be sealed; `slipway spool pending` names it", "error cache1: behind rpo 1m: cache1 lacks what was sealed 3m20s ago"}},
-		"one of two": {config.Deadline{Warn: time.Minute, Error: 2 * time.Minute}, "db/", []string{"warning : behind rpo 1m of db/: a change has waited for 1m30s to be sealed; `slipway spool pending` names it", "error cache1: behind rpo 2m of db/: cache1 lacks what was sealed 3m20s ago"}},
-		"only warn":  {config.Deadline{Warn: 3 * time.Minute}, "", []string{"warning cache1: behind rpo 3m: cache1 lacks what was sealed 3m20s ago"}},
-		"only error": {config.Deadline{Error: 3 * time.Minute}, "", []string{"error cache1: behind rpo 3m: cache1 lacks what was sealed 3m20s ago"}},
-	} {
-		var got []string
-		for _, a := range alarmsBy(c.deadline, st, c.path) {
-			if a.Event != control.BehindRPO || a.Path != c.path {
-				t.Errorf("%s: %+v", name, a)
-			}
-			got = append(got, a.Level+" "+a.Store+": "+a.Message)
-		}
-		if diff := cmp.Diff(c.want, got); diff != "" {
-			t.Errorf("%s: %s", name, diff)
-		}
-	}
-}
 
 // late returns what status says is late some time from now, as level, path and store.
 func (r *rig) late(after time.Duration) (list []string) {
@@ -148,7 +118,7 @@ func TestManyPending(t *testing.T) {
 	r.cfg.RPO = config.RPO{Paths: []config.PathDeadline{{Path: "last", Deadline: config.Deadline{Error: time.Second}}}}
 	r.mount()
 	r.open()
-	for i := range 2 * namesALook {
+	for i := range 2 * rpo.NamesALook {
 		r.create(fmt.Sprintf("file %d", i), "")
 	}
 	r.create("last", "")
@@ -164,25 +134,25 @@ func TestManyPending(t *testing.T) {
 		return nil
 	}))
 	v.mu.Unlock()
-	if len(v.pending.files) < 2*namesALook {
-		t.Fatalf("%d files are pending", len(v.pending.files))
+	if v.pending.Len() < 2*rpo.NamesALook {
+		t.Fatalf("%d files are pending", v.pending.Len())
 	}
 	known := func() (n int) {
-		for _, p := range v.pending.files {
-			if p.belowAt > 0 {
+		for p := range v.pending.All() {
+			if _, is := p.Below(v.renames); is {
 				n++
 			}
 		}
 		return n
 	}
 	r.late(time.Hour)
-	if n := known(); n != namesALook {
+	if n := known(); n != rpo.NamesALook {
 		t.Errorf("%d names at the first look", n)
 	}
 	for range 2 {
 		r.late(time.Hour)
 	}
-	if got := r.late(time.Hour); len(got) != 1 || known() != len(v.pending.files) {
+	if got := r.late(time.Hour); len(got) != 1 || known() != v.pending.Len() {
 		t.Errorf("late %q, %d names are known", got, known())
 	}
 }

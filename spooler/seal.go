@@ -11,6 +11,7 @@ import (
 	"slipway/internal/durable"
 	"slipway/internal/journal"
 	"slipway/spooler/capture"
+	"slipway/spooler/pending"
 	"slipway/spooler/tree"
 )
 
@@ -22,7 +23,7 @@ type sealing struct {
 	env        batch.Envelope
 	body       batch.Body
 	change     *tree.Change
-	captures   []*pendingFile
+	captures   []*pending.File
 	introduced []capture.Published
 	touched    uint64 // the paths of `rpo:` that it changes something below, a bit each
 	sealed     *batch.Sealed
@@ -34,40 +35,16 @@ func (v *volume) sealDue() (bool, time.Time) {
 	if v.dirtySince.IsZero() && len(v.arrived) == 0 {
 		return false, time.Time{}
 	}
-	now := v.now()
-	if !v.urgent.IsZero() {
-		return v.sealUrgent(now)
+	since := v.dirtySince
+	for _, p := range v.arrived {
+		since = earliest(since, p.Began())
 	}
-	soon := v.pending.imminent(v.busy)
-	next := v.lastSeal.Add(v.timing.batch)
-	if v.atRest(soon) {
-		next = v.lastRest.Add(v.timing.batch) // the last files of many do not wait behind the batch of the others
-	}
-	if next.After(now) {
-		return false, next
-	}
-	// A change of a directory usually comes with a file that is about to settle: one batch for both.
-	if !soon.IsZero() {
-		since := v.dirtySince
-		for _, p := range v.arrived {
-			since = earliest(since, p.startAt)
-		}
-		if hold := since.Add(v.timing.batch); hold.After(now) {
-			return false, earliest(soon, hold)
-		}
-	}
-	return true, time.Time{}
+	soon := v.pending.Imminent(v.pool.Busy())
+	return v.rhythm.due(v.now(), since, soon, v.atRest(soon))
 }
 
 // atRest tells whether nothing is about to be read: a batch sealed now leaves nothing behind but files that are held open.
 func (v *volume) atRest(soon time.Time) bool { return soon.IsZero() && !v.walking() }
-
-func earliest(a, b time.Time) time.Time {
-	if a.IsZero() || b.Before(a) {
-		return b
-	}
-	return a
-}
 
 // seal makes one batch of everything folded and captured so far. false: there was nothing to seal.
 //

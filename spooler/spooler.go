@@ -29,6 +29,7 @@ import (
 	"slipway/spooler/sender"
 	"slipway/spooler/stages"
 	"slipway/spooler/watch"
+	"slipway/spooler/workers"
 )
 
 // Options of a spooler.
@@ -50,10 +51,7 @@ type Spooler struct {
 	vol     *volume
 	left    *leftout.Finder // what `exclude:` leaves out
 	wake    chan struct{}   // capacity one: something happened
-	jobs    chan *pendingFile
-	hasty   chan *pendingFile // files that fsyncs wait for
 	fsyncs  fsyncs
-	results results
 	pushers []*push.Pusher // to the replica peers; the last one to the cache
 	sender  *sender.Sender // when the last one may send
 	stores  []store.Store  // the pushers' destinations
@@ -70,12 +68,8 @@ type Spooler struct {
 	log *slog.Logger
 }
 
-const (
-	workers   = 2
-	jobsMax   = 2048        // files handed to the workers at once
-	jobsBytes = 32 << 20    // and their bytes
-	idlePoll  = time.Second // look at the journal even when no event came
-)
+// idlePoll is how often the journal is looked at even when no event came.
+const idlePoll = time.Second
 
 // New opens the volume's state and finishes what the last run left open. Nothing is started.
 func New(opt Options) (*Spooler, error) {
@@ -92,8 +86,6 @@ func New(opt Options) (*Spooler, error) {
 		opt:   opt,
 		state: state.Dir(opt.Config.State),
 		wake:  make(chan struct{}, 1),
-		jobs:  make(chan *pendingFile, jobsMax),
-		hasty: make(chan *pendingFile, jobsMax),
 		log:   opt.Log,
 	}
 	if err := s.open(); err != nil {
@@ -110,11 +102,11 @@ func (s *Spooler) Close() error {
 // Run works until ctx ends or memory can no longer be trusted.
 func (s *Spooler) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	for range workers {
-		g.Go(func() error { return s.captureLoop(ctx, s.jobs) })
+	for range workers.Count {
+		g.Go(func() error { return s.vol.pool.Loop(ctx, false) })
 	}
 	if s.fsyncs.rules != nil {
-		g.Go(func() error { return s.captureLoop(ctx, nil) })
+		g.Go(func() error { return s.vol.pool.Loop(ctx, true) })
 	}
 	g.Go(func() error { return s.loop(ctx) })
 	g.Go(func() error { return s.watchJournal(ctx) })
@@ -185,7 +177,7 @@ func (s *Spooler) Step(ctx context.Context) (time.Duration, error) {
 		}
 		v.problem = nil
 	}
-	s.collect()
+	v.collect()
 	more := false
 	if err := v.tree.Within(func() (err error) {
 		if more, err = v.fold(); err != nil || more {
@@ -202,7 +194,7 @@ func (s *Spooler) Step(ctx context.Context) (time.Duration, error) {
 		if err := s.hasten(); err != nil {
 			return err
 		}
-		return v.tree.ManyPaths(s.dispatch)
+		return v.tree.ManyPaths(v.dispatch)
 	}); err != nil {
 		return 0, &fatalError{err}
 	}
@@ -222,45 +214,18 @@ func (s *Spooler) Step(ctx context.Context) (time.Duration, error) {
 // pause returns how long nothing is due.
 func (s *Spooler) pause(next time.Time) time.Duration {
 	v := s.vol
-	if len(v.queue) > 0 && v.pending.waiting() < walkPendingMax {
+	if len(v.queue) > 0 && v.pending.Waiting() < walkPendingMax {
 		return time.Millisecond
 	}
 	now := v.now()
 	wait := idlePoll
-	if due := v.pending.next(); !due.IsZero() && v.canDispatch() {
+	if due := v.pending.Next(); !due.IsZero() && v.pool.HasRoom() {
 		wait = min(wait, due.Sub(now))
 	}
 	if !next.IsZero() {
 		wait = min(wait, next.Sub(now))
 	}
 	return max(wait, time.Millisecond)
-}
-
-// dispatch hands due files to the workers, as many as they can take.
-func (s *Spooler) dispatch() error {
-	v := s.vol
-	for v.canDispatch() || v.pending.hasty() && v.busy < jobsMax && !v.congested() {
-		p := v.pending.takeDue(v.folded)
-		if p == nil {
-			return nil
-		}
-		ready, err := v.ready(p)
-		if err != nil {
-			return err
-		}
-		if !ready {
-			continue
-		}
-		v.busy++
-		p.load = p.bytes
-		v.busyBytes += p.load
-		to := s.jobs
-		if p.hasty {
-			to = s.hasty
-		}
-		to <- p // has room: busy counts what is in it
-	}
-	return nil
 }
 
 // watchJournal wakes the loop when the journal grows.

@@ -131,7 +131,7 @@ func (r *rig) drain() {
 	v := r.s.vol
 	quiet := 0
 	r.steps(func() bool {
-		if len(v.pending.files) > 0 || len(v.unchecked) > 0 || !v.dirtySince.IsZero() || len(v.arrived) > 0 {
+		if v.pending.Len() > 0 || len(v.unchecked) > 0 || !v.dirtySince.IsZero() || len(v.arrived) > 0 {
 			quiet = 0
 		}
 		quiet++
@@ -142,19 +142,15 @@ func (r *rig) drain() {
 // steps makes steps until it is enough; the test is the worker.
 func (r *rig) steps(enough func() bool) {
 	r.t.Helper()
-	c, p := r.s.vol.newCapturer()
+	reader := r.s.vol.pool.Reader()
 	deadline := time.Now().Add(20 * time.Second)
 	for !enough() {
 		if time.Now().After(deadline) {
-			r.t.Fatalf("not done: %d pending, %d unchecked", len(r.s.vol.pending.files), len(r.s.vol.unchecked))
+			r.t.Fatalf("not done: %d pending, %d unchecked", r.s.vol.pending.Len(), len(r.s.vol.unchecked))
 		}
 		_, err := r.s.Step(r.t.Context())
 		check(r.t, err)
-		for len(r.s.jobs) > 0 {
-			r.s.captureOne(r.t.Context(), c, p, <-r.s.jobs)
-		}
-		for len(r.s.hasty) > 0 {
-			r.s.captureOne(r.t.Context(), c, p, <-r.s.hasty)
+		for r.s.vol.pool.Once(r.t.Context(), reader, false) {
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package spooler
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,6 +17,7 @@ import (
 	"slipway/internal/control"
 	"slipway/internal/journal"
 	"slipway/spooler/capture"
+	"slipway/spooler/workers"
 )
 
 // TestStatesOfFile reaches every state that a pending file can have, and reads what `spool pending` and `explain` say of it. docs/states.md
@@ -36,7 +38,7 @@ func TestStatesOfFile(t *testing.T) {
 			r.open()
 			r.create("f", "1")
 			r.handOut()
-			r.bring(nil)
+			r.read(nil)
 			r.neverSeal()
 			r.step()
 		}, "new", "read; waits for the next batch"},
@@ -47,7 +49,7 @@ func TestStatesOfFile(t *testing.T) {
 			r.data("f")
 			r.handOut()
 			r.settleLate()
-			r.bring(func(c *capture.Captured) { c.Err = unix.EIO })
+			r.read(func(c *capture.Captured) { c.Err = unix.EIO })
 			r.step()
 		}, "unread", "tried again: input/output error"},
 		{"moved while it was read", func(r *rig) {
@@ -55,7 +57,7 @@ func TestStatesOfFile(t *testing.T) {
 			r.create("f", "1")
 			r.handOut()
 			r.settleLate()
-			r.bring(func(c *capture.Captured) { c.Clean = false })
+			r.read(func(c *capture.Captured) { c.Clean = false })
 			r.step()
 		}, "unclean", "waits until it is quiet"},
 		{"no room", func(r *rig) {
@@ -71,7 +73,7 @@ func TestStatesOfFile(t *testing.T) {
 			r.create("f", "1")
 			r.drain()
 			r.fsync("f")
-			for !r.s.vol.pending.hasty() {
+			for !r.s.vol.pending.NextHasty() {
 				check(r.t, r.s.vol.tree.Within(func() error { return errors.Join(r.s.vol.catchUp(), r.s.hasten()) }))
 			}
 		}, "written", "an fsync waits for it: it is read next"},
@@ -106,13 +108,13 @@ func (r *rig) step() {
 
 // settleLate has nothing become quiet any more.
 func (r *rig) settleLate() {
-	r.s.vol.pending.timing.settle, r.s.vol.pending.timing.maxAge = time.Hour, time.Hour
+	r.s.vol.timing.Settle, r.s.vol.timing.MaxAge = time.Hour, time.Hour
 }
 
 // neverSeal keeps what was read from being sealed.
 func (r *rig) neverSeal() {
 	v := r.s.vol
-	v.timing.batch, v.lastSeal, v.lastRest = time.Hour, v.now(), v.now()
+	v.rhythm.interval, v.rhythm.lastSeal, v.rhythm.lastRest = time.Hour, v.now(), v.now()
 }
 
 // data changes a file as the mount process does when it serves a write.
@@ -126,19 +128,31 @@ func (r *rig) data(path string) {
 // handOut makes steps until a file is a worker's.
 func (r *rig) handOut() {
 	r.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); len(r.s.jobs) == 0 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(10 * time.Second); r.s.vol.pool.Busy() == 0 && time.Now().Before(deadline); {
 		r.step()
 	}
 }
 
-// bring is the worker that reads it; change is what it meets.
-func (r *rig) bring(change func(*capture.Captured)) {
+// read is the worker that reads it; change is what it meets.
+func (r *rig) read(change func(*capture.Captured)) {
 	r.t.Helper()
-	c, p := r.s.vol.newCapturer()
-	r.s.captureOne(r.t.Context(), c, p, <-r.s.jobs)
-	if change != nil {
-		change(r.s.results.list[0].got)
+	if !r.s.vol.pool.Once(r.t.Context(), meeting{r.s.vol.pool.Reader(), change}, false) {
+		r.t.Fatal("no worker has a file")
 	}
+}
+
+// meeting is a reader that meets something.
+type meeting struct {
+	workers.Reader
+	change func(*capture.Captured)
+}
+
+func (m meeting) Read(ctx context.Context, j capture.Job) capture.Captured {
+	got := m.Reader.Read(ctx, j)
+	if m.change != nil {
+		m.change(&got)
+	}
+	return got
 }
 
 // hiddenWriter has a file open for writing that the journal knows nothing of, as a process of before the last mount has.
@@ -153,7 +167,7 @@ func hiddenWriter(r *rig) {
 	r.data("f")
 	r.handOut()
 	r.settleLate() // the next try is far away
-	r.bring(nil)
+	r.read(nil)
 	r.step()
 }
 
@@ -243,7 +257,7 @@ func TestStatesOfBarrier(t *testing.T) {
 	r.drain()
 	r.settleLate()
 	r.data("f")
-	for len(v.pending.files) == 0 {
+	for v.pending.Len() == 0 {
 		check(t, v.tree.Within(v.catchUp))
 	}
 	why(fmt.Sprintf("1 files are still to be read, %q among them", "f"))

@@ -19,7 +19,10 @@ import (
 	"slipway/internal/store"
 	"slipway/spooler/capture"
 	"slipway/spooler/evict"
+	"slipway/spooler/pending"
+	"slipway/spooler/rpo"
 	"slipway/spooler/tree"
+	"slipway/spooler/workers"
 )
 
 // volume is the state of one owned volume between the journal and the node's own store. Every method expects mu to be held;
@@ -41,13 +44,13 @@ type volume struct {
 	sign       func(batch.Envelope, *batch.Body) (*batch.Sealed, error) // with this node's key, to the recipients
 	recipients []age.Recipient
 	peers      []batch.Peer
-	timing     timing
+	timing     pending.Timing
 	log        *slog.Logger
 	now        func() time.Time
 	rebooted   bool // the machine has been started since the last commit
 	bootID     string
 	exclude    *exclude.List // nil: nothing is
-	rpo        rpo
+	rpo        *rpo.Deadlines
 
 	// the journal and what was folded from it
 	reader  *journal.Reader
@@ -55,7 +58,8 @@ type volume struct {
 	meta    catalog.Meta
 	folded  journal.Position
 	tree    *tree.Tree
-	pending *pendingSet
+	pending *pending.Set
+	pool    *workers.Pool
 
 	// the comparison with the source
 	why       string                    // why the tree is not complete; "" when it is
@@ -67,31 +71,26 @@ type volume struct {
 	mounted   []string
 	lateFrom  batch.Seq // after a boot: files sealed from here on are read again
 	gaps      int
+	renames   uint64
 
 	// sealing
 	packing        *capture.Packing
-	nextPacker     int
-	busyBytes      int64          // of the files that workers have
-	busy           int            // captures that workers have
-	arrived        []*pendingFile // captures that wait for the next batch
-	dirtySince     time.Time      // of the oldest change that a batch could carry; zero: none
-	urgent         time.Time      // since then something is ready to be sealed that an fsync waits for; zero: nothing
-	urgentReads    bool           // and more is being read
-	lastSeal       time.Time
-	lastRest       time.Time // of the last batch that left nothing behind
+	arrived        []*pending.File // captures that wait for the next batch
+	dirtySince     time.Time       // of the oldest change that a batch could carry; zero: none
+	rhythm         rhythm
 	usage          evict.Usage
 	evictor        *evict.Evictor
 	taken          uint64 // Serial of the last shard that a batch has introduced
 	capBytes       int64  // of the own store
 	problem        error  // why sealing does not go on
 	abandoned      []batch.Object
-	namedBy        string                            // first batch of a later epoch: the signed envelope that named this node's key
-	fresh          bool                              // the next batch is the first of its epoch
-	continued      bool                              // fresh, and the catalog holds the tree that the epoch continues
-	renamed        bool                              // no batch names the peers' keys as they are known now
-	savedPending   map[batch.FileID]journal.Position // as the catalog has it
+	namedBy        string // first batch of a later epoch: the signed envelope that named this node's key
+	fresh          bool   // the next batch is the first of its epoch
+	continued      bool   // fresh, and the catalog holds the tree that the epoch continues
+	renamed        bool   // no batch names the peers' keys as they are known now
 	savedUnchecked map[batch.FileID]struct{}
 	held           *sealing // prepared, but the own store could not take it yet
+	nudge          func()   // wakes the loop
 	onSealed       func(batch.Seq)
 	onPublished    func(batch.Object)
 }
@@ -109,9 +108,8 @@ func (v *volume) load() error {
 	v.unnamed = map[batch.FileID]struct{}{}
 	v.missing = map[batch.FileID]int{}
 	v.checked = map[batch.FileID]struct{}{}
-	v.savedPending = map[batch.FileID]journal.Position{}
 	v.savedUnchecked = map[batch.FileID]struct{}{}
-	v.pending = newPendingSet(v.timing, v.now)
+	v.pending = pending.NewSet(&v.timing, v.now)
 	err := v.cat.View(func(tx *catalog.Tx) error {
 		var err error
 		if v.meta, err = tx.Meta(); err != nil {
@@ -124,7 +122,7 @@ func (v *volume) load() error {
 		}); err != nil {
 			return err
 		}
-		if err := tx.EachPending(v.loadPending); err != nil {
+		if err := tx.EachPending(func(id batch.FileID, row catalog.Pending) error { v.pending.Load(id, row); return nil }); err != nil {
 			return err
 		}
 		return v.loadBoot(tx)
@@ -134,13 +132,6 @@ func (v *volume) load() error {
 	}
 	v.tree = tree.New(v.cat, v.meta.NextFile)
 	v.folded = v.meta.Position
-	return nil
-}
-
-func (v *volume) loadPending(id batch.FileID, p catalog.Pending) error {
-	v.savedPending[id] = p.Position
-	f := v.pending.mark(id, p.Reason, p.Bytes, p.Position)
-	f.since = p.Since
 	return nil
 }
 
@@ -175,23 +166,11 @@ func (v *volume) setProblem(err error) {
 	v.problem = err
 }
 
-// newCapturer returns what one worker reads with.
-func (v *volume) newCapturer() (*capture.Capturer, *capture.Packer) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	p := v.packing.Packer(v.nextPacker)
-	v.nextPacker++
-	return capture.New(v.source, chunk.DeriveKeys(v.secret)), p
-}
+// dispatch gives the workers files that are due.
+func (v *volume) dispatch() error { return v.pool.Dispatch(v.tree, v.pending, v.folded) }
 
-// canDispatch tells whether the workers can be given another file: many small ones, so that they have work while a batch is being
-// committed, but not so many bytes that a small file would wait long behind them.
-func (v *volume) canDispatch() bool {
-	return v.busy < jobsMax && (v.busy < 2*workers || v.busyBytes < jobsBytes) && !v.congested()
-}
-
-// congested tells that so many shards wait for a batch that no more files should be read.
-func (v *volume) congested() bool { return v.packing.Waiting() > maxShards-128 }
+// collect takes what the workers brought.
+func (v *volume) collect() { v.arrived = append(v.arrived, v.pool.Collect(v.pending)...) }
 
 // isExcluded tells whether a name is left out by the configuration.
 func (v *volume) isExcluded(parent batch.FileID, name string, isDir bool) (bool, error) {

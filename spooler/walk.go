@@ -13,6 +13,7 @@ import (
 	"slipway/internal/batch"
 	"slipway/internal/journal"
 	"slipway/internal/source"
+	"slipway/spooler/pending"
 	"slipway/spooler/tree"
 )
 
@@ -62,7 +63,7 @@ func (v *volume) uncheck(id batch.FileID) {
 // before: what a directory shows then lies before every record that is still to come, and later records win.
 func (v *volume) walk() error {
 	began := v.now()
-	for len(v.queue) > 0 && v.now().Sub(began) < walkBudget && v.pending.waiting() < walkPendingMax {
+	for len(v.queue) > 0 && v.now().Sub(began) < walkBudget && v.pending.Waiting() < walkPendingMax {
 		id := v.queue[0]
 		v.queue = v.queue[1:]
 		if _, open := v.unchecked[id]; !open {
@@ -95,7 +96,7 @@ func (v *volume) endWalk() error {
 	clear(v.unnamed)
 	v.queue, v.checked, v.why = nil, nil, ""
 	v.changed()
-	v.log.Info("tree compared with the source", "pending", len(v.pending.files))
+	v.log.Info("tree compared with the source", "pending", v.pending.Len())
 	return nil
 }
 
@@ -260,23 +261,23 @@ func (v *volume) compareKnown(dir *os.File, name string, n *tree.Node, attr jour
 // compareFile makes a regular file pending if it may differ from what was sealed, or if somebody still writes to it through
 // a handle or mapping that outlived the mount.
 func (v *volume) compareFile(dir *os.File, name string, n *tree.Node, attr journal.Attr) error {
-	if v.pending.files[n.ID] != nil {
+	if v.pending.Get(n.ID) != nil {
 		return nil
 	}
 	if n.Content == nil || n.Ctime != attr.Ctime || n.Size != attr.Size {
-		v.pending.mark(n.ID, reasonWritten, attr.Size, v.folded)
+		v.pending.Mark(n.ID, pending.Written, attr.Size, v.folded)
 		return nil
 	}
 	if v.rebooted {
 		if !v.sealedLately(n.Seq) {
 			return nil
 		}
-		v.pending.mark(n.ID, reasonWritten, attr.Size, v.folded)
+		v.pending.Mark(n.ID, pending.Written, attr.Size, v.folded)
 		return nil
 	}
 	quiet, err := probeEntry(dir, name, n.Ident)
 	if err == nil && !quiet {
-		v.pending.mark(n.ID, reasonOpen, attr.Size, v.folded)
+		v.pending.Mark(n.ID, pending.Open, attr.Size, v.folded)
 	}
 	return nil
 }

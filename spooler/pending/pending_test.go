@@ -1,4 +1,4 @@
-package spooler
+package pending
 
 import (
 	"testing"
@@ -15,16 +15,16 @@ type clock struct{ t time.Time }
 func (c *clock) now() time.Time          { return c.t }
 func (c *clock) advance(d time.Duration) { c.t = c.t.Add(d) }
 
-func newPendingRig() (*pendingSet, *clock) {
+func newPendingRig() (*Set, *clock) {
 	c := &clock{time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)}
-	return newPendingSet(timing{settle: 200 * time.Millisecond, maxAge: 5 * time.Second, openInterval: 30 * time.Second, batch: time.Second}, c.now), c
+	return NewSet(&Timing{Settle: 200 * time.Millisecond, MaxAge: 5 * time.Second, OpenInterval: 30 * time.Second, Batch: time.Second}, c.now), c
 }
 
 // dueIn returns after what time a file is handed out, in steps of 10 ms; it must be handed out within a minute.
-func dueIn(t *testing.T, s *pendingSet, c *clock) (time.Duration, *pendingFile) {
+func dueIn(t *testing.T, s *Set, c *clock) (time.Duration, *File) {
 	t.Helper()
 	for d := time.Duration(0); d < time.Minute; d += 10 * time.Millisecond {
-		if p := s.takeDue(journal.Position{}); p != nil {
+		if p := s.TakeDue(journal.Position{}); p != nil {
 			return d, p
 		}
 		c.advance(10 * time.Millisecond)
@@ -35,7 +35,7 @@ func dueIn(t *testing.T, s *pendingSet, c *clock) (time.Duration, *pendingFile) 
 
 func TestSettle(t *testing.T) {
 	s, c := newPendingRig()
-	s.mark(7, reasonWritten, 1, journal.Position{})
+	s.Mark(7, Written, 1, journal.Position{})
 	if d, _ := dueIn(t, s, c); d != 200*time.Millisecond {
 		t.Errorf("due after %v, want settle", d)
 	}
@@ -46,8 +46,8 @@ func TestMaxAgeBoundsSettle(t *testing.T) {
 	s, c := newPendingRig()
 	began := c.now()
 	for i := 0; ; i++ {
-		s.mark(7, reasonWritten, 1, journal.Position{})
-		if s.takeDue(journal.Position{}) != nil {
+		s.Mark(7, Written, 1, journal.Position{})
+		if s.TakeDue(journal.Position{}) != nil {
 			break
 		}
 		if i > 1000 {
@@ -73,8 +73,8 @@ func TestOpenFile(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s, c := newPendingRig()
-			s.opened(7)
-			p := s.mark(7, reasonOpen, 1, journal.Position{})
+			s.Opened(7)
+			p := s.Mark(7, Open, 1, journal.Position{})
 			p.captured, p.took, p.sync = c.now(), tc.took, tc.sync
 			s.reschedule(p)
 			if d, _ := dueIn(t, s, c); d != tc.want {
@@ -87,13 +87,12 @@ func TestOpenFile(t *testing.T) {
 // A change during the capture leaves the file pending, from the moment the capture began.
 func TestChangedWhileCaptured(t *testing.T) {
 	s, c := newPendingRig()
-	s.mark(7, reasonNew, 1, journal.Position{Serial: 1, Offset: 10})
+	s.Mark(7, New, 1, journal.Position{Serial: 1, Offset: 10})
 	_, p := dueIn(t, s, c)
 	p.startPos = journal.Position{Serial: 1, Offset: 20}
-	s.mark(7, reasonWritten, 2, journal.Position{Serial: 1, Offset: 30})
-	p.running = false
-	p.done = &capture.Captured{Clean: true}
-	s.sealed(p)
+	s.Mark(7, Written, 2, journal.Position{Serial: 1, Offset: 30})
+	s.Brought(p, &capture.Captured{Clean: true})
+	s.Sealed(p)
 	if s.files[7] == nil {
 		t.Fatal("the file is settled although it changed while it was read")
 	}
@@ -101,9 +100,8 @@ func TestChangedWhileCaptured(t *testing.T) {
 		t.Errorf("pending since offset %d, want that of the capture's begin", p.pos.Offset)
 	}
 	_, p = dueIn(t, s, c)
-	p.running = false
-	p.done = &capture.Captured{Clean: true}
-	s.sealed(p)
+	s.Brought(p, &capture.Captured{Clean: true})
+	s.Sealed(p)
 	if s.files[7] != nil {
 		t.Error("the file is still pending after a capture without a change")
 	}
@@ -111,18 +109,18 @@ func TestChangedWhileCaptured(t *testing.T) {
 
 func TestUncleanStaysPending(t *testing.T) {
 	s, c := newPendingRig()
-	s.mark(7, reasonNew, 1, journal.Position{})
+	s.Mark(7, New, 1, journal.Position{})
 	_, p := dueIn(t, s, c)
-	p.running, p.done = false, &capture.Captured{Clean: false}
-	s.sealed(p)
-	if s.files[7] == nil || p.reason != reasonUnclean {
+	s.Brought(p, &capture.Captured{Clean: false})
+	s.Sealed(p)
+	if s.files[7] == nil || p.reason != Unclean {
 		t.Errorf("after an unclean capture: %+v", p)
 	}
 }
 
 func TestRetryBacksOff(t *testing.T) {
 	s, c := newPendingRig()
-	s.mark(7, reasonNew, 1, journal.Position{})
+	s.Mark(7, New, 1, journal.Position{})
 	var last time.Duration
 	for range 8 {
 		d, p := dueIn(t, s, c)
@@ -130,7 +128,7 @@ func TestRetryBacksOff(t *testing.T) {
 			t.Errorf("retried after %v, sooner than before (%v)", d, last)
 		}
 		last = d
-		s.retry(p, reasonOpen, nil)
+		s.Retry(p, Open, nil)
 	}
 	if last < 4*time.Second || last > 5*time.Second {
 		t.Errorf("retried every %v in the end, want max_age at most", last)
@@ -140,10 +138,10 @@ func TestRetryBacksOff(t *testing.T) {
 func TestRemoveWhileWaiting(t *testing.T) {
 	s, _ := newPendingRig()
 	for id := range batch.FileID(10) {
-		s.mark(id+1, reasonNew, 1, journal.Position{})
+		s.Mark(id+1, New, 1, journal.Position{})
 	}
-	s.remove(3)
-	s.remove(3)
+	s.Remove(3)
+	s.Remove(3)
 	if len(s.files) != 9 || len(s.heap) != 9 {
 		t.Errorf("%d files, %d waiting after one was removed", len(s.files), len(s.heap))
 	}
@@ -157,62 +155,20 @@ func TestRemoveWhileWaiting(t *testing.T) {
 // A batch waits for the file that a change of its directory came with, and no longer than for one that stays open.
 func TestBatchWaitsForTheFile(t *testing.T) {
 	s, c := newPendingRig()
-	if !s.imminent(0).IsZero() {
+	if !s.Imminent(0).IsZero() {
 		t.Error("something is imminent in an empty set")
 	}
-	s.opened(7)
-	s.mark(7, reasonOpen, 1, journal.Position{})
-	if s.imminent(0).IsZero() {
+	s.Opened(7)
+	s.Mark(7, Open, 1, journal.Position{})
+	if s.Imminent(0).IsZero() {
 		t.Error("a file that was opened just now is not waited for")
 	}
 	c.advance(201 * time.Millisecond)
-	if !s.imminent(0).IsZero() {
+	if !s.Imminent(0).IsZero() {
 		t.Error("a file that stays open is waited for")
 	}
-	s.released(7)
-	if s.imminent(0).IsZero() {
+	s.Released(7)
+	if s.Imminent(0).IsZero() {
 		t.Error("a file that was closed just now is not waited for")
 	}
-}
-
-// The last files of many are sealed when they are read, not an interval after the batch of the others; single changes stay an
-// interval apart.
-func TestBatchInterval(t *testing.T) {
-	s, c := newPendingRig()
-	s.timing.batch = time.Second
-	v := &volume{pending: s, timing: s.timing, now: s.now}
-	due := func(want bool, what string) {
-		t.Helper()
-		if got, _ := v.sealDue(); got != want {
-			t.Errorf("%s: due is %v", what, got)
-		}
-	}
-	seal := func() {
-		v.lastSeal, v.arrived = v.now(), nil
-		if v.atRest(s.imminent(v.busy)) {
-			v.lastRest = v.lastSeal
-		}
-	}
-	capture := func(busy int) {
-		v.busy = busy
-		v.arrived = append(v.arrived, &pendingFile{startAt: v.now()})
-	}
-	c.advance(time.Hour)
-	capture(1)
-	due(false, "one of two files is read, the other about to be")
-	c.advance(time.Second)
-	due(true, "the other takes long")
-	seal()
-	c.advance(100 * time.Millisecond)
-	capture(1)
-	v.arrived[0].startAt = v.now().Add(-time.Minute)
-	due(false, "one that took long has come, the other is being read still")
-	capture(0)
-	due(true, "the other has come, and nothing else will")
-	seal()
-	c.advance(100 * time.Millisecond)
-	capture(0)
-	due(false, "a single change soon after a batch that left nothing behind")
-	c.advance(time.Second)
-	due(true, "an interval later")
 }
