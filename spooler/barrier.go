@@ -87,11 +87,11 @@ func (m moment) format(seq batch.Seq) string {
 
 // unsealedBefore says in words what keeps changes before a position from being sealed; "" when all are.
 func (v *volume) unsealedBefore(mark moment, paths []string) (string, error) {
-	if v.meta.Head == 0 || v.folded.Before(mark.pos) {
+	if v.meta.Head == 0 || v.mirror.Folded().Before(mark.pos) {
 		return "the spooler reads the journal", nil
 	}
-	if v.walking() {
-		return fmt.Sprintf("%d directories are still to be compared with the source", len(v.unchecked)), nil
+	if v.mirror.Walking() {
+		return fmt.Sprintf("%d directories are still to be compared with the source", v.mirror.Report().Unchecked), nil
 	}
 	if !v.dirtySince.IsZero() && v.meta.Position.Before(mark.pos) {
 		return "the next batch", nil

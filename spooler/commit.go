@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"time"
@@ -52,28 +51,7 @@ func (v *volume) commitWaiting(tx *catalog.Tx, captures []*pending.File, deferre
 	if err := v.pending.Save(tx, captures); err != nil {
 		return err
 	}
-	return v.commitUnchecked(tx, deferred)
-}
-
-func (v *volume) commitUnchecked(tx *catalog.Tx, deferred map[batch.FileID]struct{}) error {
-	want := maps.Clone(v.unchecked)
-	maps.Copy(want, deferred)
-	for id := range want {
-		if _, saved := v.savedUnchecked[id]; !saved {
-			if err := tx.PutUnchecked(id); err != nil {
-				return err
-			}
-		}
-	}
-	for id := range v.savedUnchecked {
-		if _, still := want[id]; !still {
-			if err := tx.DeleteUnchecked(id); err != nil {
-				return err
-			}
-		}
-	}
-	v.savedUnchecked = want
-	return nil
+	return v.mirror.SaveUnchecked(tx, deferred)
 }
 
 func (v *volume) commitMeta(tx *catalog.Tx, s *sealing) error {
@@ -85,7 +63,7 @@ func (v *volume) commitMeta(tx *catalog.Tx, s *sealing) error {
 	if e.Complete {
 		m.LastWhole = e.Last
 	}
-	m.Position, m.NextFile, m.HeadTemp, m.BootID = v.folded, v.tree.Next(), filepath.Base(s.temp), v.bootID
+	m.Position, m.NextFile, m.HeadTemp, m.BootID = v.mirror.Folded(), v.tree.Next(), filepath.Base(s.temp), v.bootID
 	m.Excluded = v.exclude.Digest()
 	if err := tx.SetMeta(m); err != nil {
 		return err
@@ -127,7 +105,7 @@ const advanceBytes = 1 << 20
 // advance moves the catalog's position behind records that changed nothing (files opened for writing and closed as they were),
 // so that the journal does not grow without a batch. Only while nothing lies over the catalog: what does would be forgotten.
 func (v *volume) advance() error {
-	was, is := v.meta.Position, v.folded
+	was, is := v.meta.Position, v.mirror.Folded()
 	if is.Serial == was.Serial && is.Offset-was.Offset < advanceBytes || v.meta.Head == 0 ||
 		!v.tree.IsSealed() || len(v.arrived) > 0 {
 		return nil
@@ -143,7 +121,7 @@ func (v *volume) advance() error {
 		return &fatalError{fmt.Errorf("move the journal's position: %w", err)}
 	}
 	v.meta = m
-	if err := v.reader.Trim(is); err != nil {
+	if err := v.mirror.Trim(is); err != nil {
 		v.log.Warn("journal files stay", "error", err)
 	}
 	return nil

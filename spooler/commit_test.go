@@ -20,10 +20,10 @@ func (r *rig) prepared() *sealing {
 	reader := v.pool.Reader()
 	for range 20 {
 		check(r.t, v.tree.Within(func() error {
-			if _, err := v.fold(); err != nil {
+			if _, err := v.mirror.Fold(); err != nil {
 				return err
 			}
-			if err := v.walk(); err != nil {
+			if err := v.mirror.Walk(); err != nil {
 				return err
 			}
 			return v.dispatch()
@@ -148,7 +148,7 @@ func TestDeferred(t *testing.T) {
 	r.rename("aside", "target", 0)
 	r.mkdir("dir")
 	v := r.s.vol
-	check(t, v.tree.Within(func() error { _, err := v.fold(); return err }))
+	check(t, v.tree.Within(func() error { _, err := v.mirror.Fold(); return err }))
 	sealed, err := v.seal(t.Context()) // before anything was read
 	check(t, err)
 	if !sealed {
@@ -161,7 +161,7 @@ func TestDeferred(t *testing.T) {
 	// Dying now: the new file is known to the overlay alone, and found again through its parent.
 	r.close()
 	r.open()
-	if !r.s.vol.walking() {
+	if !r.s.vol.mirror.Walking() {
 		t.Error("the parent of the deferred entry is not to be compared after a restart")
 	}
 	r.drain()
@@ -254,7 +254,7 @@ func TestAhead(t *testing.T) {
 		t.Fatalf("step after the cache was found ahead: %v, want a fatal error", err)
 	}
 	check(t, r.s.closeStores())
-	check(t, r.s.vol.reader.Close())
+	check(t, r.s.vol.mirror.Close())
 	r.s = nil
 
 	r.open()
@@ -296,7 +296,7 @@ func TestLostShard(t *testing.T) {
 		t.Fatalf("step after a shard was lost: %v, want a fatal error", err)
 	}
 	check(t, r.s.closeStores())
-	check(t, r.s.vol.reader.Close())
+	check(t, r.s.vol.mirror.Close())
 	r.s = nil
 	r.open()
 	r.drain()

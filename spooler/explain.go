@@ -71,7 +71,7 @@ func (s *Spooler) Explain(_ context.Context, path string) (control.Explained, er
 			return err
 		}
 		if !ok {
-			if v.walking() {
+			if v.mirror.Walking() {
 				out.WaitingFor = "its directory has not been compared with the source yet"
 				return nil
 			}

@@ -70,7 +70,7 @@ func (s *Spooler) hastenOne(w *fsync) error {
 // find resolves what an fsync is about, once the journal is folded up to it: the file's content, or the names in a directory.
 func (s *Spooler) find(w *fsync) error {
 	v := s.vol
-	if v.folded.Before(w.pos) {
+	if v.mirror.Folded().Before(w.pos) {
 		w.why = "the spooler reads the journal"
 		return nil
 	}
@@ -79,7 +79,7 @@ func (s *Spooler) find(w *fsync) error {
 		return err
 	}
 	if !ok {
-		if v.walking() {
+		if v.mirror.Walking() {
 			w.why = "its directory has not been compared with the source yet"
 			return nil
 		}
@@ -99,7 +99,7 @@ func (s *Spooler) find(w *fsync) error {
 	case w.stage == control.Pending:
 		return nil // none of its names asks for anything
 	case n.IsRegular():
-		p := v.pending.Mark(id, pending.Written, n.Attr.Size, v.folded)
+		p := v.pending.Mark(id, pending.Written, n.Attr.Size, v.mirror.Folded())
 		w.held = []pending.Awaited{p.Await()}
 	case n.IsDir():
 		w.held, err = v.unreadNames(id, w.pos)

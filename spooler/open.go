@@ -15,7 +15,6 @@ import (
 	"slipway/internal/durability"
 	"slipway/internal/durable"
 	"slipway/internal/exclude"
-	"slipway/internal/journal"
 	"slipway/internal/keys"
 	"slipway/internal/leftout"
 	"slipway/internal/shard"
@@ -212,22 +211,11 @@ func (v *volume) openCatalog(path string) error {
 	return v.beginEpochIfLost()
 }
 
-// openJournal goes on reading where the catalog's position is. A position that is not there is a gap.
+// openJournal goes on reading the journal, and prepares the workers.
 func (v *volume) openJournal() error {
-	if err := durable.MkdirAll(v.journalDir, 0o700); err != nil {
-		return fmt.Errorf("make journal directory: %w", err)
+	if err := v.mirror.Open(); err != nil {
+		return err
 	}
-	r, err := journal.OpenReader(v.journalDir, v.folded)
-	if errors.Is(err, journal.ErrLost) {
-		v.log.Warn("the journal does not go on where the catalog ends, comparing the tree with the source", "serial", v.folded.Serial, "offset", v.folded.Offset)
-		v.beginWalk(whyGap)
-		v.folded = journal.Position{}
-		r, err = journal.OpenReader(v.journalDir, v.folded)
-	}
-	if err != nil {
-		return fmt.Errorf("open journal: %w", err)
-	}
-	v.reader = r
 	keySet := chunk.DeriveKeys(v.secret)
 	v.packing = capture.NewPacking(keySet, v.recipients, v.own, v.lookupChunk, workers.Count+1)
 	v.packing.Room = v.room
@@ -253,7 +241,7 @@ func (v *volume) lookupChunk(id chunk.ID) (loc catalog.Location, ok bool, err er
 func (v *volume) applyExcludeChange() {
 	if v.meta.Head > 0 && v.meta.Excluded != v.exclude.Digest() {
 		v.log.Info("exclude has changed, comparing the tree with the source")
-		v.beginWalk(whyGap)
+		v.mirror.Compare()
 	}
 }
 
@@ -265,8 +253,8 @@ func (v *volume) room() bool {
 
 func (v *volume) close() error {
 	var errs []error
-	if v.reader != nil {
-		errs = append(errs, v.reader.Close())
+	if v.mirror != nil {
+		errs = append(errs, v.mirror.Close())
 	}
 	if v.cat != nil {
 		errs = append(errs, v.cat.Close())

@@ -50,7 +50,7 @@ func (v *volume) prepare(s *sealing) error {
 	if err := v.takeCaptures(s); err != nil {
 		return err
 	}
-	if err := v.readInherited(); err != nil {
+	if err := v.mirror.ReadInherited(); err != nil {
 		return err
 	}
 	c, err := v.tree.Prepare()
@@ -104,7 +104,7 @@ func (v *volume) takeCaptures(s *sealing) error {
 // worthSealing tells whether the batch would say anything.
 func (v *volume) worthSealing(s *sealing) bool {
 	return len(s.body.Inodes) > 0 || len(s.change.ChangedEntries()) > 0 || len(s.introduced) > 0 || v.fresh || v.renamed ||
-		(!v.meta.Complete && !v.walking())
+		(!v.meta.Complete && !v.mirror.Walking())
 }
 
 func (v *volume) fillEnvelope(s *sealing) {
@@ -128,9 +128,9 @@ func (v *volume) fillEnvelope(s *sealing) {
 		e.Introduces = append(e.Introduces, batch.Object{Digest: p.Digest, Size: p.Size})
 	}
 	e.Abandons = v.abandoned[:min(len(v.abandoned), batch.MaxAbandoned)]
-	e.Complete = !v.walking()
+	e.Complete = !v.mirror.Walking()
 	if !e.Complete {
-		e.Why, e.LastWhole = v.why, v.meta.LastWhole
+		e.Why, e.LastWhole = v.mirror.Report().Why, v.meta.LastWhole
 	}
 	if v.fresh {
 		e.Full, e.NamedBy = true, v.namedBy

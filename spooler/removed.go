@@ -20,10 +20,10 @@ func (s *Spooler) admit(b control.Barrier, mark moment) error {
 			if left.State == leftout.Excluded {
 				return fmt.Errorf("%q is %s: it is never sealed", path, left.Why)
 			}
-			if there || v.folded.Before(mark.pos) {
+			if there || v.mirror.Folded().Before(mark.pos) {
 				continue
 			}
-			if known, err := v.tree.Knew(path, v.isUnchecked); err != nil {
+			if known, err := v.tree.Knew(path, v.mirror.IsUnchecked); err != nil {
 				return err
 			} else if !known {
 				return fmt.Errorf("%q is not in the volume, and was not lately: %w", path, fs.ErrNotExist)

@@ -26,19 +26,20 @@ func (s *Spooler) Status(context.Context) ([]control.Status, error) {
 		Volume: v.name, Node: v.node, Role: "primary", Epoch: uint32(v.meta.Epoch),
 		Sender:    s.sender.Status(),
 		HeadBatch: uint64(v.meta.Head),
-		Complete:  v.meta.Complete && !v.walking(),
+		Complete:  v.meta.Complete && !v.mirror.Walking(),
 		Daemon:    control.Running,
 		At:        now,
 		Spool:     control.SpoolStatus{Bytes: v.usage.Bytes(), Cap: v.capBytes},
 	}
-	if v.walking() {
-		st.Waiting = fmt.Sprintf("%s: %d directories are still to be compared with the source", v.why, len(v.unchecked))
+	source := v.mirror.Report()
+	if v.mirror.Walking() {
+		st.Waiting = fmt.Sprintf("%s: %d directories are still to be compared with the source", source.Why, source.Unchecked)
 	}
 	end, err := v.position()
 	if err != nil {
 		return nil, fmt.Errorf("read journal's end: %w", err)
 	}
-	st.Journal = journalStatus(end, v.meta.Position, v.gaps)
+	st.Journal = journalStatus(end, v.meta.Position, source.Gaps)
 	st.Pending = v.pending.Status(now)
 	if len(v.recipients) < 2 {
 		st.Warn(control.Alarm{Event: control.OneRecipient, Level: control.LevelWarning,
@@ -65,7 +66,7 @@ func (s *Spooler) Status(context.Context) ([]control.Status, error) {
 
 // judged is what deadlines are held against.
 func (v *volume) judged() rpo.Volume {
-	return rpo.Volume{Tree: v.tree, Pending: v.pending, Renames: v.renames, Head: v.meta.Head, SealedAt: v.sealedAt}
+	return rpo.Volume{Tree: v.tree, Pending: v.pending, Renames: v.mirror.Renames(), Head: v.meta.Head, SealedAt: v.sealedAt}
 }
 
 func journalStatus(end, sealed journal.Position, gaps int) control.JournalStatus {
@@ -85,7 +86,7 @@ func (v *volume) warnings() []string {
 	if !v.room() {
 		w = append(w, fmt.Sprintf("the local store has reached its cap of %d bytes: changed files stay pending until the cache and the backup hosts have taken more", v.capBytes))
 	}
-	for _, name := range v.mounted {
+	for _, name := range v.mirror.Report().Mounted {
 		w = append(w, fmt.Sprintf("another file system is mounted at %q: it is not part of the volume", name))
 	}
 	if n, why := v.pending.Unreadable(); n > 0 {

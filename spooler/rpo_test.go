@@ -52,7 +52,7 @@ func TestLatePaths(t *testing.T) {
 		v.mu.Lock()
 		defer v.mu.Unlock()
 		check(t, v.tree.Within(func() error {
-			_, err := v.fold()
+			_, err := v.mirror.Fold()
 			return err
 		}))
 	}
@@ -127,7 +127,7 @@ func TestManyPending(t *testing.T) {
 	check(t, v.tree.Within(func() error {
 		for more := true; more; {
 			var err error
-			if more, err = v.fold(); err != nil {
+			if more, err = v.mirror.Fold(); err != nil {
 				return err
 			}
 		}
@@ -139,7 +139,7 @@ func TestManyPending(t *testing.T) {
 	}
 	known := func() (n int) {
 		for p := range v.pending.All() {
-			if _, is := p.Below(v.renames); is {
+			if _, is := p.Below(v.mirror.Renames()); is {
 				n++
 			}
 		}

@@ -44,7 +44,7 @@ func (v *volume) sealDue() (bool, time.Time) {
 }
 
 // atRest tells whether nothing is about to be read: a batch sealed now leaves nothing behind but files that are held open.
-func (v *volume) atRest(soon time.Time) bool { return soon.IsZero() && !v.walking() }
+func (v *volume) atRest(soon time.Time) bool { return soon.IsZero() && !v.mirror.Walking() }
 
 // seal makes one batch of everything folded and captured so far. false: there was nothing to seal.
 //
@@ -82,7 +82,7 @@ func (v *volume) finish(ctx context.Context, s *sealing) error {
 	if err := v.publishHead(); err != nil {
 		return &fatalError{err}
 	}
-	if err := v.reader.Trim(v.meta.Position); err != nil {
+	if err := v.mirror.Trim(v.meta.Position); err != nil {
 		v.log.Warn("journal files stay", "error", err)
 	}
 	v.onSealed(v.meta.Head)

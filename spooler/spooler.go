@@ -180,10 +180,10 @@ func (s *Spooler) Step(ctx context.Context) (time.Duration, error) {
 	v.collect()
 	more := false
 	if err := v.tree.Within(func() (err error) {
-		if more, err = v.fold(); err != nil || more {
+		if more, err = v.mirror.Fold(); err != nil || more {
 			return err
 		}
-		return v.walk()
+		return v.mirror.Walk()
 	}); err != nil {
 		return 0, &fatalError{err}
 	}
@@ -214,7 +214,7 @@ func (s *Spooler) Step(ctx context.Context) (time.Duration, error) {
 // pause returns how long nothing is due.
 func (s *Spooler) pause(next time.Time) time.Duration {
 	v := s.vol
-	if len(v.queue) > 0 && v.pending.Waiting() < walkPendingMax {
+	if v.mirror.WalkDue() {
 		return time.Millisecond
 	}
 	now := v.now()

@@ -131,7 +131,7 @@ func (r *rig) drain() {
 	v := r.s.vol
 	quiet := 0
 	r.steps(func() bool {
-		if v.pending.Len() > 0 || len(v.unchecked) > 0 || !v.dirtySince.IsZero() || len(v.arrived) > 0 {
+		if v.pending.Len() > 0 || v.mirror.Report().Unchecked > 0 || !v.dirtySince.IsZero() || len(v.arrived) > 0 {
 			quiet = 0
 		}
 		quiet++
@@ -146,7 +146,7 @@ func (r *rig) steps(enough func() bool) {
 	deadline := time.Now().Add(20 * time.Second)
 	for !enough() {
 		if time.Now().After(deadline) {
-			r.t.Fatalf("not done: %d pending, %d unchecked", r.s.vol.pending.Len(), len(r.s.vol.unchecked))
+			r.t.Fatalf("not done: %d pending, %d unchecked", r.s.vol.pending.Len(), r.s.vol.mirror.Report().Unchecked)
 		}
 		_, err := r.s.Step(r.t.Context())
 		check(r.t, err)

@@ -183,7 +183,7 @@ func TestStatesOfPath(t *testing.T) {
 			t.Errorf("%s: %+v, %v; want %s, %q", path, e, err, stage, why)
 		}
 	}
-	for deadline := time.Now().Add(10 * time.Second); !r.s.vol.walking() && time.Now().Before(deadline); { // the journal's writer is on its way
+	for deadline := time.Now().Add(10 * time.Second); !r.s.vol.mirror.Walking() && time.Now().Before(deadline); { // the journal's writer is on its way
 		_, _ = r.s.Explain(t.Context(), "f")
 	}
 	says("f", "pending", "its directory has not been compared with the source yet")
@@ -252,7 +252,7 @@ func TestStatesOfBarrier(t *testing.T) {
 	why("the spooler reads the journal")
 	r.drain()
 	v := r.s.vol
-	v.beginWalk(whyGap)
+	v.mirror.Compare()
 	why("1 directories are still to be compared with the source")
 	r.drain()
 	r.settleLate()

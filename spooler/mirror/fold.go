@@ -1,4 +1,4 @@
-package spooler
+package mirror
 
 import (
 	"errors"
@@ -18,76 +18,67 @@ import (
 // foldBudget bounds how many records one step folds, so that captures and status get their turn.
 const foldBudget = 20_000
 
-// fold reads what the journal has and brings the tree to that position. more: there is more than the budget.
-func (v *volume) fold() (more bool, err error) {
+// Fold reads what the journal has and brings the tree to that position. more: there is more than the budget.
+func (m *Mirror) Fold() (more bool, err error) {
 	for range foldBudget {
-		rec, pos, err := v.reader.Next()
+		rec, pos, err := m.reader.Next()
 		if errors.Is(err, journal.ErrWait) {
 			return false, nil
 		}
 		if err != nil {
 			return false, fmt.Errorf("read journal: %w", err)
 		}
-		if err := v.apply(&rec, pos); err != nil {
+		if err := m.apply(&rec, pos); err != nil {
 			return false, fmt.Errorf("fold journal record %d at %d: %w", rec.Op, pos.Offset, err)
 		}
-		v.folded = pos
+		m.folded = pos
 	}
 	return true, nil
 }
 
-// catchUp folds before a question is answered: whoever asks about a file that was made just now is not told that there is none.
-func (v *volume) catchUp() error {
-	if v.held != nil {
-		return nil // what was prepared must stay what is committed
-	}
-	_, err := v.fold()
-	return err
-}
-
 // apply folds one record. A record about an object the tree does not know is passed over: it lies in a directory that is
 // excluded or not compared yet, and the walk that comes there sees the object as it then is.
-func (v *volume) apply(r *journal.Record, pos journal.Position) error {
+func (m *Mirror) apply(r *journal.Record, pos journal.Position) error {
 	switch r.Op {
 	case journal.OpStart:
-		return v.applyStart(r)
+		return m.applyStart(r)
 	case journal.OpGap:
-		v.log.Warn("journal has a gap, comparing the tree with the source", "reason", r.Name)
-		v.beginWalk(whyGap)
+		m.opt.Log.Warn("journal has a gap, comparing the tree with the source", "reason", r.Name)
+		m.beginWalk(whyGap)
 		return nil
 	case journal.OpCreate:
-		return v.applyCreate(r, pos)
+		return m.applyCreate(r, pos)
 	case journal.OpLink:
-		return v.applyLink(r, pos)
+		return m.applyLink(r, pos)
 	case journal.OpRename:
-		v.renames++
-		return v.applyRename(r, pos)
+		m.renames++
+		return m.applyRename(r, pos)
 	case journal.OpUnlink:
-		return v.applyUnlink(r)
+		return m.applyUnlink(r)
 	default:
-		return v.applyChange(r, pos)
+		return m.applyChange(r, pos)
 	}
 }
 
 // applyStart begins a new instance: nothing is known of what happened before it, nor of who still writes.
-func (v *volume) applyStart(r *journal.Record) error {
-	v.pending.NoWriters()
-	root, err := v.tree.SetRoot(r.Node, r.Attr)
+func (m *Mirror) applyStart(r *journal.Record) error {
+	m.pending.NoWriters()
+	root, err := m.tree.SetRoot(r.Node, r.Attr)
 	if err != nil {
 		return err
 	}
 	root.XattrsUnread = true
-	v.beginWalk(whyGap)
+	m.beginWalk(whyGap)
 	return nil
 }
 
 // parent returns the directory a record names, with its attributes brought up to date; 0 if the tree does not know it.
-func (v *volume) parent(i journal.Ident, a journal.Attr) (batch.FileID, error) {
-	id, ok, err := v.tree.ByIdent(i)
+func (m *Mirror) parent(i journal.Ident, a journal.Attr) (batch.FileID, error) {
+	id, ok, err := m.tree.ByIdent(i)
 	if err != nil || !ok {
 		return 0, err
 	}
-	n, err := v.tree.Edit(id)
+	n, err := m.tree.Edit(id)
 	if err != nil || n == nil {
 		return 0, err
 	}
@@ -95,249 +86,249 @@ func (v *volume) parent(i journal.Ident, a journal.Attr) (batch.FileID, error) {
 	return id, nil
 }
 
-func (v *volume) applyCreate(r *journal.Record, pos journal.Position) error {
-	parent, err := v.parent(r.Parent, r.ParentAttr)
+func (m *Mirror) applyCreate(r *journal.Record, pos journal.Position) error {
+	parent, err := m.parent(r.Parent, r.ParentAttr)
 	if err != nil || parent == 0 {
 		return err
 	}
-	if skip, err := v.isExcluded(parent, r.Name, r.Attr.Mode&unix.S_IFMT == unix.S_IFDIR); err != nil || skip {
+	if skip, err := m.isExcluded(parent, r.Name, r.Attr.Mode&unix.S_IFMT == unix.S_IFDIR); err != nil || skip {
 		return err
 	}
 	// The inode may be one that the file system used before: whatever it was mapped to has ended.
-	if old, ok, err := v.tree.ByIdent(r.Node); err != nil {
+	if old, ok, err := m.tree.ByIdent(r.Node); err != nil {
 		return err
 	} else if ok && old != batch.Root {
-		if err := v.forget(old); err != nil {
+		if err := m.forget(old); err != nil {
 			return err
 		}
 	}
-	n := v.adopt(r.Node, r.Attr, r.Target, pos)
+	n := m.adopt(r.Node, r.Attr, r.Target, pos)
 	n.XattrsUnread = r.Flags&journal.FlagInherited != 0
-	return v.setName(parent, r.Name, n.ID)
+	return m.setName(parent, r.Name, n.ID)
 }
 
 // setAttr takes over what a record says of a file. The operation moved ctime and left the content alone: unless the file is
 // pending, in which case nobody knows what else moved it, the content is still the one captured.
-func (v *volume) setAttr(n *tree.Node, a journal.Attr) {
+func (m *Mirror) setAttr(n *tree.Node, a journal.Attr) {
 	n.SetAttr(a)
-	if v.pending.Get(n.ID) == nil {
+	if m.pending.Get(n.ID) == nil {
 		n.Ctime = a.Ctime
 	}
 }
 
 // adopt adds an object that the tree does not know.
-func (v *volume) adopt(i journal.Ident, a journal.Attr, target string, pos journal.Position) *tree.Node {
-	n := v.tree.Add(i, a, target)
+func (m *Mirror) adopt(i journal.Ident, a journal.Attr, target string, pos journal.Position) *tree.Node {
+	n := m.tree.Add(i, a, target)
 	if n.IsRegular() {
-		v.pending.Mark(n.ID, pending.New, a.Size, pos)
+		m.pending.Mark(n.ID, pending.New, a.Size, pos)
 	}
 	return n
 }
 
 // setName makes an entry lead to id; what it led to before ends if that was its last name.
-func (v *volume) setName(parent batch.FileID, name string, id batch.FileID) error {
-	old, err := v.tree.Lookup(parent, name)
+func (m *Mirror) setName(parent batch.FileID, name string, id batch.FileID) error {
+	old, err := m.tree.Lookup(parent, name)
 	if err != nil || old == id {
 		return err
 	}
-	if err := v.tree.Link(parent, name, id); err != nil {
+	if err := m.tree.Link(parent, name, id); err != nil {
 		return err
 	}
-	v.changed()
+	m.opt.Changed()
 	if old == 0 {
 		return nil
 	}
-	return v.dropUnnamed(old)
+	return m.dropUnnamed(old)
 }
 
 // dropUnnamed ends a file without a name. While a walk goes on it is kept: its other name may not have been seen yet.
-func (v *volume) dropUnnamed(id batch.FileID) error {
-	names, err := v.tree.NamesOf(id)
+func (m *Mirror) dropUnnamed(id batch.FileID) error {
+	names, err := m.tree.NamesOf(id)
 	if err != nil || len(names) > 0 || id == batch.Root {
 		return err
 	}
-	if v.walking() {
-		v.unnamed[id] = struct{}{}
+	if m.Walking() {
+		m.unnamed[id] = struct{}{}
 		return nil
 	}
-	return v.tree.Drop(id, v.pending.Remove)
+	return m.tree.Drop(id, m.pending.Remove)
 }
 
 // forget takes every name from a file and ends it.
-func (v *volume) forget(id batch.FileID) error {
-	names, err := v.tree.NamesOf(id)
+func (m *Mirror) forget(id batch.FileID) error {
+	names, err := m.tree.NamesOf(id)
 	if err != nil {
 		return err
 	}
 	for _, k := range names {
-		if err := v.tree.Link(k.Parent, k.Name, 0); err != nil {
+		if err := m.tree.Link(k.Parent, k.Name, 0); err != nil {
 			return err
 		}
 	}
-	delete(v.unnamed, id)
-	v.changed()
-	return v.tree.Drop(id, v.pending.Remove)
+	delete(m.unnamed, id)
+	m.opt.Changed()
+	return m.tree.Drop(id, m.pending.Remove)
 }
 
-func (v *volume) applyLink(r *journal.Record, pos journal.Position) error {
-	parent, err := v.parent(r.Parent, r.ParentAttr)
+func (m *Mirror) applyLink(r *journal.Record, pos journal.Position) error {
+	parent, err := m.parent(r.Parent, r.ParentAttr)
 	if err != nil || parent == 0 {
 		return err
 	}
-	return v.arrive(r.Node, r.Attr, parent, r.Name, pos)
+	return m.arrive(r.Node, r.Attr, parent, r.Name, pos)
 }
 
 // arrive gives an object, known or not, a name in a known directory. A directory that comes from where the tree does not
 // reach is walked.
-func (v *volume) arrive(i journal.Ident, a journal.Attr, parent batch.FileID, name string, pos journal.Position) error {
+func (m *Mirror) arrive(i journal.Ident, a journal.Attr, parent batch.FileID, name string, pos journal.Position) error {
 	isDir := a.Mode&unix.S_IFMT == unix.S_IFDIR
-	id, known, err := v.tree.ByIdent(i)
+	id, known, err := m.tree.ByIdent(i)
 	if err != nil {
 		return err
 	}
-	if skip, err := v.isExcluded(parent, name, isDir); err != nil {
+	if skip, err := m.isExcluded(parent, name, isDir); err != nil {
 		return err
 	} else if skip {
 		if known {
-			return v.dropUnnamed(id)
+			return m.dropUnnamed(id)
 		}
 		return nil
 	}
 	if !known {
-		n := v.adopt(i, a, "", pos)
+		n := m.adopt(i, a, "", pos)
 		id, n.XattrsUnread = n.ID, true
 	} else {
-		n, err := v.tree.Edit(id)
+		n, err := m.tree.Edit(id)
 		if err != nil || n == nil {
 			return err
 		}
-		v.setAttr(n, a)
+		m.setAttr(n, a)
 	}
-	if isDir && (!known || v.walking()) {
-		v.uncheck(id)
+	if isDir && (!known || m.Walking()) {
+		m.uncheck(id)
 	}
-	delete(v.unnamed, id)
-	return v.setName(parent, name, id)
+	delete(m.unnamed, id)
+	return m.setName(parent, name, id)
 }
 
-func (v *volume) applyRename(r *journal.Record, pos journal.Position) error {
-	from, err := v.parent(r.Parent, r.ParentAttr)
+func (m *Mirror) applyRename(r *journal.Record, pos journal.Position) error {
+	from, err := m.parent(r.Parent, r.ParentAttr)
 	if err != nil {
 		return err
 	}
-	to, err := v.parent(r.NewParent, r.NewParentAttr)
+	to, err := m.parent(r.NewParent, r.NewParentAttr)
 	if err != nil {
 		return err
 	}
 	exchange := r.Flags&journal.FlagExchange != 0
 	if from != 0 {
-		if err := v.tree.Link(from, r.Name, 0); err != nil {
+		if err := m.tree.Link(from, r.Name, 0); err != nil {
 			return err
 		}
-		v.changed()
+		m.opt.Changed()
 	}
 	if to == 0 {
-		return v.departed(r.Node)
+		return m.departed(r.Node)
 	}
 	if exchange {
-		if err := v.tree.Link(to, r.NewName, 0); err != nil {
+		if err := m.tree.Link(to, r.NewName, 0); err != nil {
 			return err
 		}
 	}
-	if err := v.arriveLink(r, to, pos); err != nil {
+	if err := m.arriveLink(r, to, pos); err != nil {
 		return err
 	}
 	if exchange && from != 0 {
-		return v.arrive(r.Other, r.OtherAttr, from, r.Name, pos)
+		return m.arrive(r.Other, r.OtherAttr, from, r.Name, pos)
 	}
 	return nil
 }
 
 // arriveLink is the second half of a rename: the object under its new name. A link that the tree did not know needs its target read.
-func (v *volume) arriveLink(r *journal.Record, to batch.FileID, pos journal.Position) error {
-	_, known, err := v.tree.ByIdent(r.Node)
+func (m *Mirror) arriveLink(r *journal.Record, to batch.FileID, pos journal.Position) error {
+	_, known, err := m.tree.ByIdent(r.Node)
 	if err != nil {
 		return err
 	}
-	if err := v.arrive(r.Node, r.Attr, to, r.NewName, pos); err != nil {
+	if err := m.arrive(r.Node, r.Attr, to, r.NewName, pos); err != nil {
 		return err
 	}
 	if !known && r.Attr.Mode&unix.S_IFMT == unix.S_IFLNK {
-		v.uncheck(to) // the walk reads the target
+		m.uncheck(to) // the walk reads the target
 	}
 	return nil
 }
 
 // departed handles an object that was moved out of the tree's reach.
-func (v *volume) departed(i journal.Ident) error {
-	id, ok, err := v.tree.ByIdent(i)
+func (m *Mirror) departed(i journal.Ident) error {
+	id, ok, err := m.tree.ByIdent(i)
 	if err != nil || !ok {
 		return err
 	}
-	return v.dropUnnamed(id)
+	return m.dropUnnamed(id)
 }
 
-func (v *volume) applyUnlink(r *journal.Record) error {
-	parent, err := v.parent(r.Parent, r.ParentAttr)
+func (m *Mirror) applyUnlink(r *journal.Record) error {
+	parent, err := m.parent(r.Parent, r.ParentAttr)
 	if err != nil || parent == 0 {
 		return err
 	}
-	id, err := v.tree.Lookup(parent, r.Name)
+	id, err := m.tree.Lookup(parent, r.Name)
 	if err != nil || id == 0 {
 		return err
 	}
-	if err := v.tree.Link(parent, r.Name, 0); err != nil {
+	if err := m.tree.Link(parent, r.Name, 0); err != nil {
 		return err
 	}
-	v.changed()
-	if n, err := v.tree.Edit(id); err != nil {
+	m.opt.Changed()
+	if n, err := m.tree.Edit(id); err != nil {
 		return err
 	} else if n != nil && n.Ident == r.Node {
-		v.setAttr(n, r.Attr)
+		m.setAttr(n, r.Attr)
 	}
 	if r.Attr.Nlink == 0 {
-		delete(v.unnamed, id)
-		return v.forgetIfUnnamed(id)
+		delete(m.unnamed, id)
+		return m.forgetIfUnnamed(id)
 	}
-	return v.dropUnnamed(id)
+	return m.dropUnnamed(id)
 }
 
 // forgetIfUnnamed ends a file of which the source says that its last name is gone.
-func (v *volume) forgetIfUnnamed(id batch.FileID) error {
-	names, err := v.tree.NamesOf(id)
+func (m *Mirror) forgetIfUnnamed(id batch.FileID) error {
+	names, err := m.tree.NamesOf(id)
 	if err != nil || len(names) > 0 {
 		return err
 	}
-	return v.tree.Drop(id, v.pending.Remove)
+	return m.tree.Drop(id, m.pending.Remove)
 }
 
 // applyChange folds a record about one object.
-func (v *volume) applyChange(r *journal.Record, pos journal.Position) error {
-	id, ok, err := v.tree.ByIdent(r.Node)
+func (m *Mirror) applyChange(r *journal.Record, pos journal.Position) error {
+	id, ok, err := m.tree.ByIdent(r.Node)
 	if err != nil || !ok {
 		return err
 	}
 	switch r.Op {
 	case journal.OpOpen:
-		v.pending.Opened(id)
-		v.pending.Mark(id, pending.Open, r.Attr.Size, pos)
+		m.pending.Opened(id)
+		m.pending.Mark(id, pending.Open, r.Attr.Size, pos)
 		return nil
 	case journal.OpRelease:
-		v.pending.Released(id)
+		m.pending.Released(id)
 		return nil
 	case journal.OpSync:
-		v.pending.Synced(id)
+		m.pending.Synced(id)
 		return nil
 	case journal.OpTruncate, journal.OpData:
-		v.pending.Mark(id, pending.Written, r.Attr.Size, pos)
+		m.pending.Mark(id, pending.Written, r.Attr.Size, pos)
 		return nil
 	}
-	n, err := v.tree.Edit(id)
+	n, err := m.tree.Edit(id)
 	if err != nil || n == nil {
 		return err
 	}
-	v.setAttr(n, r.Attr)
-	v.changed()
+	m.setAttr(n, r.Attr)
+	m.opt.Changed()
 	if strings.HasPrefix(r.XattrName, "user.slipway.") {
 		return nil
 	}
@@ -367,17 +358,17 @@ func withXattr(m map[string][]byte, name string, value []byte) map[string][]byte
 	return out
 }
 
-// readInherited reads the extended attributes of files that no record told of. One that has moved meanwhile is read at the next seal.
-func (v *volume) readInherited() error {
-	for n := range v.tree.XattrsUnread() {
-		path, ok, err := v.tree.Path(n.ID)
+// ReadInherited reads the extended attributes of files that no record told of. One that has moved meanwhile is read at the next seal.
+func (m *Mirror) ReadInherited() error {
+	for n := range m.tree.XattrsUnread() {
+		path, ok, err := m.tree.Path(n.ID)
 		if err != nil {
 			return err
 		}
 		if !ok {
 			continue
 		}
-		xattrs, err := readXattrs(v.source, path, n)
+		xattrs, err := readXattrs(m.opt.Source, path, n)
 		if err != nil {
 			continue
 		}
