@@ -55,5 +55,5 @@ func (s *Spooler) whole() bool {
 	v := s.vol
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.meta.Head > 0 && v.meta.Complete && !v.mirror.Walking() && v.pending.Len() == 0 && v.held == nil
+	return v.history.Meta().Head > 0 && v.history.Meta().Complete && !v.mirror.Walking() && v.pending.Len() == 0 && !v.sealer.Held()
 }

@@ -1,15 +1,14 @@
 package spooler
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"path"
 
-	"slipway/internal/batch"
 	"slipway/internal/store"
+	"slipway/spooler/history"
 	"slipway/spooler/push"
+	"slipway/spooler/seal"
 )
 
 // troubled is told by a pusher of each failed attempt. Two of them end the epoch: a destination that is ahead of this node, whose
@@ -61,26 +60,26 @@ func (s *Spooler) beginAnew(ctx context.Context) error {
 	}
 	v.log.Error("the epoch cannot go on: a new one begins and the whole tree is read again", "store", e.store, "error", e.err)
 	if e.ahead {
-		name, data, err := newestAt(ctx, s.destination(e.store))
+		name, data, err := history.Newest(ctx, s.destination(e.store))
 		if err == nil {
-			err = v.adoptForeign(ctx, name, data)
+			err = v.history.AdoptForeign(ctx, name, data, v.sealer.NextKeys())
 		}
 		if err != nil {
 			return fmt.Errorf("begin an epoch behind %s: %w", e.store, err)
 		}
 	}
-	if err := v.cat.Close(); err != nil {
-		return &fatalError{fmt.Errorf("close catalog: %w", err)}
+	if err := v.history.Close(); err != nil {
+		return &seal.Fatal{Err: fmt.Errorf("close catalog: %w", err)}
 	}
-	if err := v.setAside(s.state.Catalog()); err != nil {
-		return &fatalError{err}
+	if err := v.history.SetAside(s.state.Catalog()); err != nil {
+		return &seal.Fatal{Err: err}
 	}
-	return &fatalError{fmt.Errorf("%w: started anew", e.err)}
+	return &seal.Fatal{Err: fmt.Errorf("%w: started anew", e.err)}
 }
 
 // again keeps what ended the epoch for the next step, unless it is settled: a store may not answer just now.
 func (s *Spooler) again(e *epochEnd, err error) error {
-	var fatal *fatalError
+	var fatal *seal.Fatal
 	if !errors.As(err, &fatal) {
 		s.endMu.Lock()
 		s.end = e
@@ -96,61 +95,4 @@ func (s *Spooler) destination(name string) store.Store {
 		}
 	}
 	return nil
-}
-
-// newestAt reads the newest batch file of a store.
-func newestAt(ctx context.Context, s store.Store) (string, []byte, error) {
-	names, err := ownBatches(ctx, s)
-	if err != nil {
-		return "", nil, err
-	}
-	if len(names) == 0 {
-		return "", nil, fmt.Errorf("newest batch: %w", store.ErrNotExist)
-	}
-	name := names[len(names)-1]
-	data, err := s.Read(ctx, name, batch.MaxFile)
-	return name, data, err
-}
-
-// adoptForeign puts another store's newest batch into the own store, after checking that an owner of this volume signed it. What
-// this node sealed under its number or behind it is a side branch.
-func (v *volume) adoptForeign(ctx context.Context, name string, data []byte) error {
-	b, err := batch.Parse(data)
-	if err != nil {
-		return fmt.Errorf("read batch %s: %w", name, err)
-	}
-	if b.Envelope.VolumeID != v.id {
-		return fmt.Errorf("read batch %s: it is of another volume", name)
-	}
-	if err := b.Verify(nextKeys(v)); err != nil {
-		return fmt.Errorf("read batch %s: %w", name, err)
-	}
-	names, err := ownBatches(ctx, v.own)
-	if err != nil {
-		return err
-	}
-	for _, ours := range names {
-		if ours < name { // names sort by epoch and sequence
-			continue
-		}
-		if err := v.branchOff(ctx, ours, data); err != nil {
-			return err
-		}
-	}
-	return v.own.Publish(ctx, name, data)
-}
-
-// branchOff keeps a batch of ours that is no part of the history any more under refused/; one that equals theirs stays.
-func (v *volume) branchOff(ctx context.Context, name string, theirs []byte) error {
-	ours, err := v.own.Read(ctx, name, batch.MaxFile)
-	if err != nil {
-		return err
-	}
-	if bytes.Equal(ours, theirs) {
-		return nil
-	}
-	if err := v.own.Publish(ctx, "refused/"+path.Base(name)+".side-branch", ours); err != nil {
-		return err
-	}
-	return v.own.Remove(ctx, name)
 }

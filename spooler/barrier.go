@@ -36,8 +36,8 @@ func (s *Spooler) Barrier(_ context.Context, b control.Barrier) (control.Barrier
 			s.nudge()
 			return b, nil
 		}
-		b.Sealed, b.Seq = true, uint64(v.meta.Head)
-		b.Mark = mark.format(v.meta.Head)
+		b.Sealed, b.Seq = true, uint64(v.history.Meta().Head)
+		b.Mark = mark.format(v.history.Meta().Head)
 	}
 	b.Sealed = true
 	stage, copies := s.stages.Of(batch.Seq(b.Seq))
@@ -87,13 +87,13 @@ func (m moment) format(seq batch.Seq) string {
 
 // unsealedBefore says in words what keeps changes before a position from being sealed; "" when all are.
 func (v *volume) unsealedBefore(mark moment, paths []string) (string, error) {
-	if v.meta.Head == 0 || v.mirror.Folded().Before(mark.pos) {
+	if v.history.Meta().Head == 0 || v.mirror.Folded().Before(mark.pos) {
 		return "the spooler reads the journal", nil
 	}
 	if v.mirror.Walking() {
 		return fmt.Sprintf("%d directories are still to be compared with the source", v.mirror.Report().Unchecked), nil
 	}
-	if !v.dirtySince.IsZero() && v.meta.Position.Before(mark.pos) {
+	if !v.sealer.Covers(mark.pos) {
 		return "the next batch", nil
 	}
 	why := ""

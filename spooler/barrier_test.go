@@ -37,8 +37,8 @@ func TestBarrier(t *testing.T) {
 	}
 	r.drain()
 	b = r.barrier(b)
-	if !b.Sealed || b.Seq != uint64(r.s.vol.meta.Head) || b.Stage != "replicated" {
-		t.Fatalf("after draining: %+v, head %d", b, r.s.vol.meta.Head)
+	if !b.Sealed || b.Seq != uint64(r.s.vol.history.Meta().Head) || b.Stage != "replicated" {
+		t.Fatalf("after draining: %+v, head %d", b, r.s.vol.history.Meta().Head)
 	}
 	r.write("d/a", "2")
 	if b = r.barrier(control.Barrier{}); b.Sealed {

@@ -8,13 +8,14 @@ import (
 	"testing"
 
 	"slipway/internal/batch"
-	"slipway/internal/catalog"
 	"slipway/internal/store"
+	"slipway/spooler/evict"
 	"slipway/spooler/push"
+	"slipway/spooler/seal"
 )
 
-// prepared folds, captures and prepares a batch without sealing it, as far as the commit.
-func (r *rig) prepared() *sealing {
+// captured folds and captures, and seals nothing.
+func (r *rig) captured() {
 	r.t.Helper()
 	v := r.s.vol
 	reader := v.pool.Reader()
@@ -32,11 +33,19 @@ func (r *rig) prepared() *sealing {
 		}
 		v.collect()
 	}
-	s := &sealing{}
-	check(r.t, v.resolveCaptures(r.t.Context(), s))
-	check(r.t, v.tree.Within(func() error { return v.prepare(s) }))
-	v.fillEnvelope(s)
-	return s
+}
+
+// prepared prepares a batch without sealing it, as far as the commit.
+func (r *rig) prepared() *seal.Batch {
+	r.t.Helper()
+	r.captured()
+	b, err := r.s.vol.sealer.Prepare(r.t.Context())
+	check(r.t, err)
+	if b == nil {
+		r.t.Fatal("there is nothing to seal")
+	}
+	check(r.t, r.s.vol.sealer.Write(r.t.Context(), b))
+	return b
 }
 
 // TestDyingBeforeCommit: shards are published, the batch file lies there under its temporary name, the catalog knows nothing.
@@ -46,31 +55,31 @@ func TestDyingBeforeCommit(t *testing.T) {
 	r.open()
 	r.create("first", "1")
 	r.drain()
-	head := r.s.vol.meta.Head
+	head := r.s.vol.history.Meta().Head
 	r.create("second", "2")
-	s := r.prepared()
-	check(t, r.s.vol.encode(t.Context(), s))
+	r.prepared()
+	unnamed, err := evict.Unnamed(t.Context(), r.s.vol.own, r.s.vol.history.Catalog())
+	check(t, err)
 	r.close()
 
 	r.open()
-	if got := r.s.vol.meta.Head; got != head {
+	if got := r.s.vol.history.Meta().Head; got != head {
 		t.Fatalf("head %d after dying before the commit, want %d", got, head)
 	}
-	if len(r.s.vol.abandoned) == 0 {
-		t.Error("the shards that no batch names were not found")
+	if len(unnamed) == 0 {
+		t.Error("no shard was published")
 	}
-	for _, o := range r.s.vol.abandoned {
+	for _, o := range unnamed {
 		if _, err := r.s.vol.own.Stat(t.Context(), o.Digest.Path()); !errors.Is(err, store.ErrNotExist) {
 			t.Errorf("abandoned shard %s is still there: %v", o.Digest, err)
 		}
 	}
-	abandoned := len(r.s.vol.abandoned)
 	r.drain()
 	r.restored()
-	b, err := r.s.vol.readOwnBatch(batch.Path(1, head+1, head+1))
+	b, err := r.s.vol.history.ReadBatch(batch.Path(1, head+1, head+1))
 	check(t, err)
-	if len(b.Envelope.Abandons) != abandoned {
-		t.Errorf("the next envelope abandons %d shards, want %d", len(b.Envelope.Abandons), abandoned)
+	if len(b.Envelope.Abandons) != len(unnamed) {
+		t.Errorf("the next envelope abandons %d shards, want %d", len(b.Envelope.Abandons), len(unnamed))
 	}
 }
 
@@ -83,18 +92,16 @@ func TestDyingAfterCommit(t *testing.T) {
 	r.create("first", "1")
 	r.drain()
 	r.create("second", "2")
-	s := r.prepared()
 	v := r.s.vol
-	check(t, v.encode(t.Context(), s))
-	check(t, v.cat.Update(func(tx *catalog.Tx) error { return v.commit(tx, s) }))
-	digest, head := s.sealed.Digest, s.env.Last
+	check(t, v.sealer.Commit(r.prepared()))
+	digest, head := v.history.Meta().HeadDigest, v.history.Meta().Head
 	if _, err := v.own.Stat(t.Context(), batch.Path(1, head, head)); !errors.Is(err, store.ErrNotExist) {
 		t.Fatalf("the batch has its name already: %v", err)
 	}
 	r.close()
 
 	r.open()
-	b, err := r.s.vol.readOwnBatch(batch.Path(1, head, head))
+	b, err := r.s.vol.history.ReadBatch(batch.Path(1, head, head))
 	check(t, err)
 	if b.Digest != digest {
 		t.Error("another batch was published under the committed number")
@@ -120,11 +127,11 @@ func TestHeldBatch(t *testing.T) {
 	check(t, os.Rename(dir, dir+".away")) //nolint:forbidigo // the test takes the directory away
 	check(t, os.WriteFile(dir, []byte("in the way"), 0o600))
 	r.create("second", "2")
-	s := r.prepared()
-	if err := r.s.vol.finish(t.Context(), s); err == nil {
+	r.captured()
+	if _, err := r.s.vol.sealer.Seal(t.Context()); err == nil {
 		t.Fatal("sealing into a file succeeded")
 	}
-	if r.s.vol.held == nil {
+	if !r.s.vol.sealer.Held() {
 		t.Fatal("the batch is not held")
 	}
 	r.create("third", "3")
@@ -149,12 +156,12 @@ func TestDeferred(t *testing.T) {
 	r.mkdir("dir")
 	v := r.s.vol
 	check(t, v.tree.Within(func() error { _, err := v.mirror.Fold(); return err }))
-	sealed, err := v.seal(t.Context()) // before anything was read
+	sealed, err := v.sealer.Seal(t.Context()) // before anything was read
 	check(t, err)
 	if !sealed {
 		t.Fatal("nothing was sealed")
 	}
-	got := listing(t, r.restoreTo(r.cfg.Spool.Dir, restoreAt(v.meta.Head)))
+	got := listing(t, r.restoreTo(r.cfg.Spool.Dir, restoreAt(v.history.Meta().Head)))
 	if !strings.HasSuffix(got["target"], "old content") || got["dir"] == "" {
 		t.Errorf("a batch sealed before the capture restores %v", got)
 	}
@@ -230,7 +237,7 @@ func TestAhead(t *testing.T) {
 	r.create("b", "2")
 	r.drain()
 	check(t, pushOnce())
-	ahead := r.s.vol.meta.Head
+	ahead := r.s.vol.history.Meta().Head
 	r.close()
 
 	check(t, os.RemoveAll(r.cfg.State))
@@ -249,7 +256,7 @@ func TestAhead(t *testing.T) {
 		t.Fatalf("pushing from an older state: %v, want AheadError", err)
 	}
 	r.s.troubled("cache1", err)
-	var fatal *fatalError
+	var fatal *seal.Fatal
 	if _, err := r.s.Step(t.Context()); !errors.As(err, &fatal) {
 		t.Fatalf("step after the cache was found ahead: %v, want a fatal error", err)
 	}
@@ -259,7 +266,7 @@ func TestAhead(t *testing.T) {
 
 	r.open()
 	r.drain()
-	if m := r.s.vol.meta; m.Epoch != 2 || m.Base != ahead+1 {
+	if m := r.s.vol.history.Meta(); m.Epoch != 2 || m.Base != ahead+1 {
 		t.Errorf("epoch %d, base %d, want a new epoch behind batch %d", m.Epoch, m.Base, ahead)
 	}
 	check(t, pushOnce())
@@ -291,7 +298,7 @@ func TestLostShard(t *testing.T) {
 		t.Fatalf("pushing a shard that is gone: %v", err)
 	}
 	r.s.troubled("cache1", err)
-	var fatal *fatalError
+	var fatal *seal.Fatal
 	if _, err := r.s.Step(t.Context()); !errors.As(err, &fatal) {
 		t.Fatalf("step after a shard was lost: %v, want a fatal error", err)
 	}
@@ -339,7 +346,7 @@ func TestMovedSpool(t *testing.T) {
 	r.open()
 	r.drain()
 	r.restored()
-	if e := r.s.vol.meta.Epoch; e != 1 {
+	if e := r.s.vol.history.Meta().Epoch; e != 1 {
 		t.Errorf("epoch %d after the own store was moved, want 1", e)
 	}
 }
@@ -358,13 +365,13 @@ func TestRolledBackCatalog(t *testing.T) {
 	r.create("b", "2")
 	r.open()
 	r.drain()
-	head := r.s.vol.meta.Head
+	head := r.s.vol.history.Meta().Head
 	r.close()
 	check(t, os.WriteFile(file, older, 0o600))
 	r.create("c", "3")
 	r.open()
 	r.drain()
-	if m := r.s.vol.meta; m.Epoch != 2 || m.Base != head+1 {
+	if m := r.s.vol.history.Meta(); m.Epoch != 2 || m.Base != head+1 {
 		t.Errorf("epoch %d, base %d, want a new epoch behind batch %d", m.Epoch, m.Base, head)
 	}
 	r.restored()

@@ -29,7 +29,7 @@ import (
 func (r *rig) successor(key string, index bool) (*rig, *promote.Seeded) {
 	r.t.Helper()
 	t, ctx, dir := r.t, r.t.Context(), r.t.TempDir()
-	n := &rig{t: t, src: filepath.Join(dir, "src"), cache: r.cache, ident: r.ident, now: time.Now()}
+	n := &rig{t: t, src: filepath.Join(dir, "src"), cache: r.cache, ident: r.ident}
 	st := state.Dir(filepath.Join(dir, "state"))
 	check(t, os.Mkdir(string(st), 0o700))
 	for _, ext := range []string{"", ".pub"} {
@@ -100,7 +100,7 @@ func promotable(t *testing.T) (*rig, string) {
 // stored returns the bytes of the batches behind seq and of what they introduce.
 func (r *rig) stored(seq batch.Seq) (sum int64) {
 	r.t.Helper()
-	check(r.t, r.s.vol.cat.View(func(tx *catalog.Tx) error {
+	check(r.t, r.s.vol.history.Catalog().View(func(tx *catalog.Tx) error {
 		return tx.Batches(seq+1, func(b catalog.BatchInfo) error { sum += b.Stored; return nil })
 	}))
 	return sum
@@ -154,7 +154,7 @@ func TestContinue(t *testing.T) {
 	// Once sealed, the epoch is begun: a restart goes on in it.
 	n.close()
 	n.open()
-	if n.s.vol.fresh || n.s.vol.meta.Epoch != 2 {
+	if n.s.vol.history.First().Fresh || n.s.vol.history.Meta().Epoch != 2 {
 		t.Error("a restart begins the epoch again")
 	}
 }
@@ -209,7 +209,7 @@ func TestContinueUnnamed(t *testing.T) {
 // first returns the envelope of a batch of epoch 2.
 func (r *rig) first(seq batch.Seq) *batch.Envelope {
 	r.t.Helper()
-	b, err := r.s.vol.readOwnBatch(batch.Path(2, seq, seq))
+	b, err := r.s.vol.history.ReadBatch(batch.Path(2, seq, seq))
 	check(r.t, err)
 	return &b.Envelope
 }
@@ -219,7 +219,7 @@ func (r *rig) ids() map[string]batch.FileID {
 	r.t.Helper()
 	ids := map[string]batch.FileID{}
 	v := r.s.vol
-	check(r.t, v.cat.View(func(tx *catalog.Tx) error {
+	check(r.t, v.history.Catalog().View(func(tx *catalog.Tx) error {
 		return tx.Inodes(func(in *catalog.Inode) error {
 			return tx.Names(in.ID, func(parent batch.FileID, name string) error {
 				dir := ""
@@ -261,8 +261,8 @@ func (r *rig) accepted() {
 	_, err = k.Arrive(ctx)
 	check(t, err)
 	c := k.Chain()
-	if k.Head() != r.s.vol.meta.Head || c.Present().Epoch != 2 {
-		t.Errorf("the cache holds up to batch %d of epoch %d, sealed is %d; %+v", k.Head(), c.Present().Epoch, r.s.vol.meta.Head, k.Standing())
+	if k.Head() != r.s.vol.history.Meta().Head || c.Present().Epoch != 2 {
+		t.Errorf("the cache holds up to batch %d of epoch %d, sealed is %d; %+v", k.Head(), c.Present().Epoch, r.s.vol.history.Meta().Head, k.Standing())
 	}
 	keysPinned, err := k.Pins.Read("projects")
 	if err != nil || !slices.Contains(keysPinned, r.s.vol.ownKey) || len(keysPinned) != 2 {

@@ -37,7 +37,7 @@ func (s *Spooler) openPushers() error {
 		others = append(append(others, s.stores[i+1:]...), s.backups...)
 		s.pushers = append(s.pushers, push.New(push.Target{
 			Name: st.Name, Kind: kind, URL: st.URL, Dest: s.stores[i], Elsewhere: others,
-			Volume: s.vol.identity, Own: s.vol.own, Log: push.CatalogLog(s.vol.cat), Logger: s.log,
+			Volume: s.vol.identity, Own: s.vol.own, Log: push.CatalogLog(s.vol.history.Catalog()), Logger: s.log,
 			OnAcks:      func(_ string, list []ack.Acks) { s.stages.Acked(list); s.newsForFsyncs() },
 			OnDelivered: func(name string, head batch.Seq) { s.stages.Delivered(kind, name, head); s.newsForFsyncs() },
 			OnTrouble:   s.troubled,
@@ -87,7 +87,7 @@ func (s *Spooler) retryMax() time.Duration {
 
 // openSender makes what decides when this node sends to the cache.
 func (s *Spooler) openSender() {
-	cfg, log := s.opt.Config, push.CatalogLog(s.vol.cat)
+	cfg, log := s.opt.Config, push.CatalogLog(s.vol.history.Catalog())
 	present := sender.Present{Owner: cfg.Node}
 	var others []sender.Place
 	for i, r := range cfg.Replicas {

@@ -94,7 +94,7 @@ func (s *Spooler) Explain(_ context.Context, path string) (control.Explained, er
 		return nil
 	})
 	if err == nil && out.Batch > 0 {
-		since := v.sealedAt(batch.Seq(out.Batch))
+		since := v.history.SealedAt(batch.Seq(out.Batch))
 		out.Since, out.Reached = &since, s.stages.Reached(batch.Seq(out.Batch), since)
 	}
 	return out, err
@@ -113,5 +113,5 @@ func (s *Spooler) explainSealed(out *control.Explained, seq batch.Seq) {
 
 // List implements control.Lister: the tree as last sealed, and what is left out of it.
 func (s *Spooler) List(ctx context.Context, path string, recursive bool) ([]control.ListRow, error) {
-	return offline.ListCatalog(ctx, s.vol.cat, s.left, path, recursive)
+	return offline.ListCatalog(ctx, s.vol.history.Catalog(), s.left, path, recursive)
 }

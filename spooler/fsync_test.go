@@ -127,10 +127,10 @@ func TestFsyncOpenFile(t *testing.T) {
 			t.Fatalf("the own store has %q, want %q", got, want)
 		}
 	}
-	head := r.s.vol.meta.Head
+	head := r.s.vol.history.Meta().Head
 	check(t, r.answered(r.fsync("db/open"))) // nothing changed: looked at, not sealed
-	if r.s.vol.meta.Head != head {
-		t.Errorf("batch %d was sealed for nothing", r.s.vol.meta.Head)
+	if r.s.vol.history.Meta().Head != head {
+		t.Errorf("batch %d was sealed for nothing", r.s.vol.history.Meta().Head)
 	}
 }
 
@@ -145,8 +145,8 @@ func TestFsyncRunningCapture(t *testing.T) {
 	r.read(nil)
 	r.write("db/file", "second")
 	answer := r.fsync("db/file")
-	head := r.s.vol.meta.Head
-	for r.s.vol.meta.Head == head {
+	head := r.s.vol.history.Meta().Head
+	for r.s.vol.history.Meta().Head == head {
 		r.waits(answer, 1)
 	}
 	if got := r.held("db/file"); got != "first" {
@@ -170,8 +170,8 @@ func TestFsyncUnclean(t *testing.T) {
 		r.waits(answer, 1)
 	}
 	r.read(func(c *capture.Captured) { c.Clean = false })
-	head := r.s.vol.meta.Head
-	for r.s.vol.meta.Head == head {
+	head := r.s.vol.history.Meta().Head
+	for r.s.vol.history.Meta().Head == head {
 		r.waits(answer, 1)
 	}
 	r.waits(answer, 2)
@@ -200,11 +200,11 @@ func TestFsyncDirectory(t *testing.T) {
 	r.create("db/temporary", "whole")
 	check(t, r.answered(r.fsync("db/temporary")))
 	v := r.s.vol
-	v.rhythm.interval, v.rhythm.lastSeal = time.Hour, v.now()
+	v.timing.Batch = time.Hour
 	r.rename("db/temporary", "db/final", 0)
 	answer := r.fsync("db")
 	r.waits(answer, 3)
-	v.rhythm.interval = 0
+	v.timing.Batch = 0
 	check(t, r.answered(answer))
 	if got := r.held("db/final"); got != "whole" {
 		t.Errorf("%q", got)
@@ -280,14 +280,14 @@ func TestFsyncGone(t *testing.T) {
 func TestFsyncsShareBatch(t *testing.T) {
 	r := syncing(t)
 	v := r.s.vol
-	v.rhythm.interval = time.Minute
-	v.rhythm.lastSeal = v.now().Add(-time.Hour)
+	v.timing.Batch = time.Minute
+	r.skew = time.Hour
 	var answers []<-chan error
 	for i := range 8 {
 		r.create(fmt.Sprintf("db/%d", i), "text")
 		answers = append(answers, r.fsync(fmt.Sprintf("db/%d", i)))
 	}
-	head := v.meta.Head
+	head := v.history.Meta().Head
 	reader := v.pool.Reader()
 	for read := 0; read < 8; {
 		_, err := r.s.Step(t.Context())
@@ -299,8 +299,8 @@ func TestFsyncsShareBatch(t *testing.T) {
 	for _, a := range answers {
 		check(t, r.answered(a))
 	}
-	if v.meta.Head != head+1 {
-		t.Errorf("8 fsyncs took %d batches", v.meta.Head-head)
+	if v.history.Meta().Head != head+1 {
+		t.Errorf("8 fsyncs took %d batches", v.history.Meta().Head-head)
 	}
 }
 

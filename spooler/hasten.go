@@ -18,13 +18,13 @@ func (s *Spooler) hasten() error {
 	f, v := &s.fsyncs, s.vol
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	v.rhythm.calm()
 	var gone []*fsync
+	var u urgency
 	for _, w := range f.waiting {
 		if w.seq > 0 {
 			continue
 		}
-		err := s.hastenOne(w)
+		err := s.hastenOne(w, &u)
 		if errors.Is(err, fs.ErrNotExist) {
 			w.done <- err
 			gone = append(gone, w)
@@ -35,10 +35,17 @@ func (s *Spooler) hasten() error {
 	for _, w := range gone {
 		f.removeLocked(w)
 	}
+	v.sealer.Urge(u.ready, u.reading)
 	return nil
 }
 
-func (s *Spooler) hastenOne(w *fsync) error {
+// urgency is what fsyncs mean for the next batch.
+type urgency struct {
+	ready   time.Time // since then something is ready to be sealed; zero: nothing
+	reading bool      // and more is being read
+}
+
+func (s *Spooler) hastenOne(w *fsync, u *urgency) error {
 	v := s.vol
 	if slices.ContainsFunc(w.held, pending.Awaited.Lost) {
 		w.found = false // removed; or dropped and found again by the walk
@@ -56,14 +63,16 @@ func (s *Spooler) hastenOne(w *fsync) error {
 		}
 	}
 	if !all {
-		v.rhythm.urgentReads, w.ready, w.why = true, time.Time{}, v.pending.WhyUnread(w.held, v.room())
+		u.reading, w.ready, w.why = true, time.Time{}, v.pending.WhyUnread(w.held, v.room())
 		return nil
 	}
 	if w.ready.IsZero() {
 		w.ready = v.now()
 	}
 	w.why = "the next batch"
-	v.rhythm.hurry(w.ready)
+	if u.ready.IsZero() || w.ready.Before(u.ready) {
+		u.ready = w.ready
+	}
 	return nil
 }
 
@@ -163,7 +172,7 @@ func (s *Spooler) answerFsyncs() {
 			return true
 		}
 		if w.found && w.seq == 0 && v.seals(w) {
-			w.seq = v.meta.Head
+			w.seq = v.history.Meta().Head
 		}
 		if w.seq == 0 {
 			return false
@@ -186,5 +195,5 @@ func (v *volume) seals(w *fsync) bool {
 			return false
 		}
 	}
-	return v.meta.Head > 0 && (v.dirtySince.IsZero() || !v.meta.Position.Before(w.pos))
+	return v.history.Meta().Head > 0 && v.sealer.Covers(w.pos)
 }

@@ -22,7 +22,7 @@ func TestClaimedElsewhere(t *testing.T) {
 	cache := store.Sub(mustOpen(t, r.cache), "projects")
 	_, err := r.cachePusher().PushOnce(t.Context())
 	check(t, err)
-	head := r.s.vol.meta.Head
+	head := r.s.vol.history.Meta().Head
 	n, _ := r.successor(key, true)
 	check(t, claim.Create(t.Context(), cache, claim.New(r.s.vol.id, 2, 0, "bravo", "bravo", "test", time.Now())))
 	r.create("late", "sealed by alpha, not delivered")
@@ -55,7 +55,7 @@ func TestAheadWhileConnected(t *testing.T) {
 	n.open()
 	n.drain()
 	n.accepted()
-	m := n.s.vol.meta
+	m := n.s.vol.history.Meta()
 	check(t, ack.Write(t.Context(), cache, ack.Acks{
 		VolumeID: r.s.vol.id, Store: "cache1", Kind: "cache", Epoch: 2, Head: m.Head, HeadDigest: m.HeadDigest, Copies: 1,
 	}))

@@ -20,9 +20,11 @@ import (
 	"slipway/internal/shard"
 	"slipway/internal/store"
 	"slipway/spooler/capture"
+	"slipway/spooler/history"
 	"slipway/spooler/pending"
 	"slipway/spooler/push"
 	"slipway/spooler/rpo"
+	"slipway/spooler/seal"
 	"slipway/spooler/stages"
 	"slipway/spooler/workers"
 )
@@ -36,6 +38,10 @@ func (s *Spooler) open() error {
 		return err
 	}
 	v, err := s.newVolume()
+	if err != nil {
+		return err
+	}
+	peers, err := s.namedPeers()
 	if err != nil {
 		return err
 	}
@@ -59,17 +65,20 @@ func (s *Spooler) open() error {
 			p.ShardPublished(o)
 		}
 	}
-	if err := v.openState(s.state.Catalog()); err != nil {
+	if err := v.history.Open(s.state.Catalog()); err != nil {
 		return err
 	}
-	if err := v.abandonUnnamed(context.Background()); err != nil {
+	if err := v.load(); err != nil {
 		return err
 	}
-	if err := v.openJournal(); err != nil {
+	if err := s.openSealing(v, peers); err != nil {
+		return err
+	}
+	if err := v.mirror.Open(); err != nil {
 		return err
 	}
 	v.applyExcludeChange()
-	v.lookNamed()
+	v.sealer.CheckNamed()
 	if err := s.openBackups(); err != nil {
 		return err
 	}
@@ -114,13 +123,9 @@ func (s *Spooler) newVolume() (*volume, error) {
 		},
 		bootID:   strings.TrimSpace(string(boot)),
 		capBytes: cfg.Spool.Cap,
-		rhythm:   rhythm{interval: s.opt.BatchInterval},
 		timing: pending.Timing{
 			Settle: cfg.Settle, MaxAge: cfg.MaxAge, OpenInterval: cfg.OpenInterval, Batch: s.opt.BatchInterval,
 		},
-	}
-	if err := s.namePeers(v); err != nil {
-		return nil, err
 	}
 	if v.exclude, err = exclude.New(cfg.Exclude); err != nil {
 		return nil, err
@@ -142,78 +147,14 @@ func (v *volume) openOwn(cfg *config.Primary) error {
 		return fmt.Errorf("open own store: %w", err)
 	}
 	v.own = store.Sub(root, cfg.Volume)
+	v.history = history.New(history.Options{VolumeID: v.id, Own: v.own, Dir: v.ownDir, Key: v.ownKey, Log: v.log, Now: v.now})
 	return push.ClaimVolume(context.Background(), v.own, "the own store", v.identity)
 }
 
-// setAside keeps a catalog that cannot be gone on with under another name.
-func (v *volume) setAside(path string) error {
-	aside := path + ".aside-" + v.now().UTC().Format("20060102T150405.000000000")
-	if err := durable.PublishTemp(path, aside); err != nil {
-		return fmt.Errorf("set catalog aside: %w", err)
-	}
-	return nil
-}
-
-// errRolledBack means that the own store holds a batch which the catalog does not know: an older catalog was put back, or its
-// newest page is damaged and the one before it was read. Going on would seal a number twice.
-var errRolledBack = errors.New("the catalog is older than the own store")
-
-// behindOwn looks for batches beyond the catalog's head in the own store.
-func (v *volume) behindOwn(ctx context.Context) error {
-	return push.EachBatchFile(ctx, v.own, v.meta.Epoch, v.meta.Head+1, func(e batch.Epoch, _, last batch.Seq) error {
-		if e > v.meta.Epoch || last > v.meta.Head {
-			return fmt.Errorf("batch %d of epoch %d is there, the catalog ends at %d: %w", last, e, v.meta.Head, errRolledBack)
-		}
-		return nil
-	})
-}
-
-// openState opens the catalog and brings memory and own store to where it is. An own store that lost its newest batch, and a
-// catalog older than it, end the epoch: nobody can say what else is missing.
-func (v *volume) openState(path string) error {
-	if err := v.openCatalog(path); err != nil {
-		return err
-	}
-	if err := v.load(); err != nil {
-		return err
-	}
-	err := v.recover()
-	if err == nil {
-		err = v.behindOwn(context.Background())
-	}
-	if !errors.Is(err, errHeadLost) && !errors.Is(err, errRolledBack) {
-		return err
-	}
-	v.log.Error("a new epoch begins and the whole tree is read again", "error", err)
-	if err := errors.Join(v.cat.Close(), v.setAside(path)); err != nil {
-		return err
-	}
-	if err := v.openCatalog(path); err != nil {
-		return err
-	}
-	return v.load()
-}
-
-// openCatalog opens the catalog, and begins a new epoch where it is damaged or gone while the own store holds batches.
-func (v *volume) openCatalog(path string) error {
-	cat, err := catalog.Open(path)
-	if errors.Is(err, catalog.ErrCorrupt) {
-		v.log.Error("catalog is damaged: it is set aside, a new epoch begins and the whole tree is read again", "error", err)
-		if err := v.setAside(path); err != nil {
-			return err
-		}
-		cat, err = catalog.Open(path)
-	}
+// openSealing makes what brings files into batches.
+func (s *Spooler) openSealing(v *volume, peers []batch.Peer) error {
+	abandoned, err := v.abandonUnnamed(context.Background())
 	if err != nil {
-		return fmt.Errorf("open catalog: %w", err)
-	}
-	v.cat = cat
-	return v.beginEpochIfLost()
-}
-
-// openJournal goes on reading the journal, and prepares the workers.
-func (v *volume) openJournal() error {
-	if err := v.mirror.Open(); err != nil {
 		return err
 	}
 	keySet := chunk.DeriveKeys(v.secret)
@@ -224,13 +165,27 @@ func (v *volume) openJournal() error {
 		v.onPublished(batch.Object{Digest: p.Digest, Size: p.Size})
 	}
 	v.pool = workers.New(workers.Options{
-		Source: v.source, Keys: keySet, Packing: v.packing, MaxShards: maxShards - 128, Distrust: v.rebooted, Wake: v.nudge,
+		Source: v.source, Keys: keySet, Packing: v.packing, MaxShards: seal.MaxShards - 128, Distrust: v.rebooted, Wake: v.nudge,
 	})
+	v.sealer = seal.New(seal.Options{
+		Volume: v.name, VolumeID: v.id, Node: v.node, Key: v.ownKey, Peers: peers, Secret: v.secret, BootID: v.bootID,
+		Excluded: v.exclude.Digest(), Sign: v.sign,
+		Own: v.own, History: v.history, Tree: v.tree, Pending: v.pending, Mirror: v.mirror, Packing: v.packing, Deadlines: v.rpo,
+		Timing: &v.timing, MaxBytes: v.capBytes / 4, Busy: v.pool.Busy,
+		Committed: v.committed, Sealed: v.onSealed, Log: v.log, Now: v.now,
+	})
+	v.sealer.Abandon(abandoned)
 	return nil
 }
 
+// committed counts what a batch takes in the own store.
+func (v *volume) committed(seq batch.Seq, introduced []batch.Object, bytes int64) {
+	v.evictor.Committed(seq, introduced)
+	v.usage.Add(bytes)
+}
+
 func (v *volume) lookupChunk(id chunk.ID) (loc catalog.Location, ok bool, err error) {
-	err = v.cat.View(func(tx *catalog.Tx) error {
+	err = v.history.Catalog().View(func(tx *catalog.Tx) error {
 		loc, ok, err = tx.Chunk(id)
 		return err
 	})
@@ -239,7 +194,7 @@ func (v *volume) lookupChunk(id chunk.ID) (loc catalog.Location, ok bool, err er
 
 // applyExcludeChange compares the whole tree again when the list of excluded patterns is not the one it was sealed with.
 func (v *volume) applyExcludeChange() {
-	if v.meta.Head > 0 && v.meta.Excluded != v.exclude.Digest() {
+	if v.history.Meta().Head > 0 && v.history.Meta().Excluded != v.exclude.Digest() {
 		v.log.Info("exclude has changed, comparing the tree with the source")
 		v.mirror.Compare()
 	}
@@ -256,8 +211,5 @@ func (v *volume) close() error {
 	if v.mirror != nil {
 		errs = append(errs, v.mirror.Close())
 	}
-	if v.cat != nil {
-		errs = append(errs, v.cat.Close())
-	}
-	return errors.Join(append(errs, v.own.Close())...)
+	return errors.Join(append(errs, v.history.Close(), v.own.Close())...)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"slipway/internal/batch"
@@ -22,21 +21,21 @@ const (
 // knownPeers are the keys recorded at first contact.
 func (s *Spooler) knownPeers() nodekey.Known { return nodekey.Known(s.state.Peers()) }
 
-// namePeers lists the replica peers with the keys that the configuration or the record of the first contact gives.
-func (s *Spooler) namePeers(v *volume) error {
+// namedPeers lists the replica peers with the keys that the configuration or the record of the first contact gives.
+func (s *Spooler) namedPeers() (peers []batch.Peer, err error) {
 	for _, r := range s.opt.Config.Replicas {
-		key, err := "", error(nil)
+		var key string
 		if r.Key != "" {
 			key, err = keys.ParsePublic([]byte(r.Key)) // an envelope names keys without their comments
 		} else {
 			key, err = s.knownPeers().Get(r.Name)
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
-		v.peers = append(v.peers, batch.Peer{Name: r.Name, Key: key})
+		peers = append(peers, batch.Peer{Name: r.Name, Key: key})
 	}
-	return nil
+	return peers, nil
 }
 
 // keyLoop asks for the peers' keys.
@@ -78,7 +77,7 @@ func (s *Spooler) MeetPeersOnce(ctx context.Context) time.Duration {
 func (s *Spooler) peerKey(i int) string {
 	s.vol.mu.Lock()
 	defer s.vol.mu.Unlock()
-	return s.vol.peers[i].Key
+	return s.vol.sealer.Peers()[i].Key
 }
 
 // nameKey lets the next batch name a peer's key, and makes sure that there is one.
@@ -86,15 +85,11 @@ func (s *Spooler) nameKey(i int, line string) {
 	v := s.vol
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.peers[i].Key == line {
+	if !v.sealer.NamePeer(i, line) {
 		return
 	}
-	v.peers = slices.Clone(v.peers) // an envelope on its way has the old list
-	v.peers[i].Key = line
-	v.renamed = true
-	v.changed()
 	v.log.Warn("replica peer's key recorded at first contact: compare it with node.key.pub there, or write it as key: in the configuration",
-		"replica", v.peers[i].Name, "key", line)
+		"replica", v.sealer.Peers()[i].Name, "key", line)
 	s.nudge()
 }
 
@@ -131,22 +126,4 @@ func (s *Spooler) keyWarnings() (w []string) {
 		}
 	}
 	return w
-}
-
-// lookNamed finds out at start whether the newest batch names all that it should: a spooler that ended between recording a key and
-// the next batch, or a changed configuration.
-func (v *volume) lookNamed() {
-	if v.meta.Head == 0 || v.fresh {
-		return
-	}
-	b, err := v.readOwnBatch(batch.Path(v.meta.Epoch, v.meta.Head, v.meta.Head))
-	if err != nil {
-		return // whoever needs that batch says so
-	}
-	for _, key := range nextKeys(v) {
-		if !slices.Contains(b.Envelope.NextKeys, key) {
-			v.renamed = true
-			v.changed()
-		}
-	}
 }

@@ -26,7 +26,7 @@ func newPublicKey(t *testing.T) string {
 func (r *rig) head() *batch.Envelope {
 	r.t.Helper()
 	v := r.s.vol
-	b, err := v.readOwnBatch(batch.Path(v.meta.Epoch, v.meta.Head, v.meta.Head))
+	b, err := v.history.ReadBatch(batch.Path(v.history.Meta().Epoch, v.history.Meta().Head, v.history.Meta().Head))
 	check(r.t, err)
 	return &b.Envelope
 }

@@ -23,10 +23,10 @@ func (s *Spooler) Status(context.Context) ([]control.Status, error) {
 	defer v.mu.Unlock()
 	now := v.now()
 	st := control.Status{
-		Volume: v.name, Node: v.node, Role: "primary", Epoch: uint32(v.meta.Epoch),
+		Volume: v.name, Node: v.node, Role: "primary", Epoch: uint32(v.history.Meta().Epoch),
 		Sender:    s.sender.Status(),
-		HeadBatch: uint64(v.meta.Head),
-		Complete:  v.meta.Complete && !v.mirror.Walking(),
+		HeadBatch: uint64(v.history.Meta().Head),
+		Complete:  v.history.Meta().Complete && !v.mirror.Walking(),
 		Daemon:    control.Running,
 		At:        now,
 		Spool:     control.SpoolStatus{Bytes: v.usage.Bytes(), Cap: v.capBytes},
@@ -39,7 +39,7 @@ func (s *Spooler) Status(context.Context) ([]control.Status, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read journal's end: %w", err)
 	}
-	st.Journal = journalStatus(end, v.meta.Position, source.Gaps)
+	st.Journal = journalStatus(end, v.history.Meta().Position, source.Gaps)
 	st.Pending = v.pending.Status(now)
 	if len(v.recipients) < 2 {
 		st.Warn(control.Alarm{Event: control.OneRecipient, Level: control.LevelWarning,
@@ -66,7 +66,7 @@ func (s *Spooler) Status(context.Context) ([]control.Status, error) {
 
 // judged is what deadlines are held against.
 func (v *volume) judged() rpo.Volume {
-	return rpo.Volume{Tree: v.tree, Pending: v.pending, Renames: v.mirror.Renames(), Head: v.meta.Head, SealedAt: v.sealedAt}
+	return rpo.Volume{Tree: v.tree, Pending: v.pending, Renames: v.mirror.Renames(), Head: v.history.Meta().Head, SealedAt: v.history.SealedAt}
 }
 
 func journalStatus(end, sealed journal.Position, gaps int) control.JournalStatus {
@@ -80,8 +80,8 @@ func journalStatus(end, sealed journal.Position, gaps int) control.JournalStatus
 // warnings are the things an operator should do something about.
 func (v *volume) warnings() []string {
 	var w []string
-	if v.problem != nil {
-		w = append(w, "sealing does not go on: "+v.problem.Error())
+	if v.sealer.Problem() != nil {
+		w = append(w, "sealing does not go on: "+v.sealer.Problem().Error())
 	}
 	if !v.room() {
 		w = append(w, fmt.Sprintf("the local store has reached its cap of %d bytes: changed files stay pending until the cache and the backup hosts have taken more", v.capBytes))
@@ -117,9 +117,9 @@ func (s *Spooler) storeWarnings() []string {
 // storeStatus lists the own store, the destinations of this node's pushing, and the backup hosts that acks speak of.
 func (s *Spooler) storeStatus(now time.Time) []control.StoreStatus {
 	v := s.vol
-	own := control.StoreStatus{Name: v.node, Kind: "own", URL: v.ownDir, Batch: uint64(v.meta.Head), State: "ok"}
-	if v.problem != nil {
-		own.State, own.Error = "down", v.problem.Error()
+	own := control.StoreStatus{Name: v.node, Kind: "own", URL: v.ownDir, Batch: uint64(v.history.Meta().Head), State: "ok"}
+	if v.sealer.Problem() != nil {
+		own.State, own.Error = "down", v.sealer.Problem().Error()
 	}
 	list := []control.StoreStatus{own}
 	for _, p := range s.pushers {
@@ -140,9 +140,9 @@ func (s *Spooler) storeStatus(now time.Time) []control.StoreStatus {
 		list = append(list, x)
 	}
 	for i := range list {
-		list[i].LagBatches = int64(v.meta.Head) - int64(list[i].Batch)
+		list[i].LagBatches = int64(v.history.Meta().Head) - int64(list[i].Batch)
 		if list[i].LagBatches > 0 {
-			list[i].LagSeconds = now.Sub(v.sealedAt(batch.Seq(list[i].Batch) + 1)).Seconds()
+			list[i].LagSeconds = now.Sub(v.history.SealedAt(batch.Seq(list[i].Batch) + 1)).Seconds()
 		}
 	}
 	v.addBacklog(list)
@@ -154,13 +154,13 @@ const countAtMost = 2000
 
 // addBacklog adds what the batches hold that each store lacks. A store that lacks more than are counted is told by its batches alone.
 func (v *volume) addBacklog(list []control.StoreStatus) {
-	from := uint64(v.meta.Head)
+	from := uint64(v.history.Meta().Head)
 	for _, st := range list {
 		if st.LagBatches > 0 && st.LagBatches <= countAtMost {
 			from = min(from, st.Batch)
 		}
 	}
-	_ = v.cat.View(func(tx *catalog.Tx) error { // a damaged row only makes the lag read smaller
+	_ = v.history.Catalog().View(func(tx *catalog.Tx) error { // a damaged row only makes the lag read smaller
 		return tx.Batches(batch.Seq(from)+1, func(b catalog.BatchInfo) error {
 			for i := range list {
 				if st := &list[i]; uint64(b.Seq) > st.Batch && st.LagBatches <= countAtMost {
@@ -173,18 +173,6 @@ func (v *volume) addBacklog(list []control.StoreStatus) {
 	})
 }
 
-// sealedAt returns when a batch was sealed; now if the catalog does not know it.
-func (v *volume) sealedAt(seq batch.Seq) time.Time {
-	at := v.now()
-	_ = v.cat.View(func(tx *catalog.Tx) error { // a damaged row only makes the lag read zero
-		return tx.Batches(seq, func(b catalog.BatchInfo) error {
-			at = b.SealedAt
-			return errStop
-		})
-	})
-	return at
-}
-
 // Batches implements control.Reporter.
 func (s *Spooler) Batches(_ context.Context, volume string, from uint64, limit int) ([]control.BatchRow, error) {
 	v := s.vol
@@ -192,7 +180,7 @@ func (s *Spooler) Batches(_ context.Context, volume string, from uint64, limit i
 		return nil, fmt.Errorf("volume %q: %w", volume, fs.ErrNotExist)
 	}
 	var rows []control.BatchRow
-	err := v.cat.View(func(tx *catalog.Tx) error {
+	err := v.history.Catalog().View(func(tx *catalog.Tx) error {
 		return tx.Batches(batch.Seq(from), func(b catalog.BatchInfo) error {
 			if limit > 0 && len(rows) >= limit {
 				return errStop

@@ -10,6 +10,7 @@ import (
 	"slipway/internal/batch"
 	"slipway/internal/journal"
 	"slipway/internal/restore"
+	"slipway/spooler/seal"
 )
 
 // TestAdopt seals a directory that existed before the first mount.
@@ -21,7 +22,7 @@ func TestAdopt(t *testing.T) {
 	r.mount()
 	r.open()
 	r.drain()
-	if !r.s.vol.meta.Complete {
+	if !r.s.vol.history.Meta().Complete {
 		t.Error("the adopted tree is not complete")
 	}
 	r.restored()
@@ -75,7 +76,7 @@ func TestRestart(t *testing.T) {
 	r.open()
 	r.drain()
 	r.restored()
-	if e := r.s.vol.meta.Epoch; e != 1 {
+	if e := r.s.vol.history.Meta().Epoch; e != 1 {
 		t.Errorf("epoch %d after restarts, want 1", e)
 	}
 }
@@ -117,7 +118,7 @@ func TestAt(t *testing.T) {
 	r.open()
 	r.create("a", "first")
 	r.drain()
-	first := r.s.vol.meta.Head
+	first := r.s.vol.history.Meta().Head
 	want := listing(t, r.src)
 	r.write("a", "second")
 	r.create("b", "x")
@@ -136,13 +137,13 @@ func TestLostCatalog(t *testing.T) {
 	r.open()
 	r.create("a", "first")
 	r.drain()
-	head := r.s.vol.meta.Head
+	head := r.s.vol.history.Meta().Head
 	r.close()
 	check(t, os.Truncate(filepath.Join(r.cfg.State, "catalog.db"), 100))
 	r.create("b", "second")
 	r.open()
 	r.drain()
-	if m := r.s.vol.meta; m.Epoch != 2 || m.Head <= head || m.Base != head+1 {
+	if m := r.s.vol.history.Meta(); m.Epoch != 2 || m.Head <= head || m.Base != head+1 {
 		t.Errorf("epoch %d, head %d, base %d after losing the catalog at batch %d", m.Epoch, m.Head, m.Base, head)
 	}
 	r.restored()
@@ -192,12 +193,12 @@ func TestJournalDoesNotGrow(t *testing.T) {
 	r.open()
 	r.create("a", "never changed again")
 	r.drain()
-	head, before := r.s.vol.meta.Head, r.s.vol.meta.Position
+	head, before := r.s.vol.history.Meta().Head, r.s.vol.history.Meta().Position
 	id, attr := r.stat("a")
 	for {
 		end, err := r.s.vol.position()
 		check(t, err)
-		if end.Offset >= before.Offset+advanceBytes {
+		if end.Offset >= before.Offset+seal.AdvanceBytes {
 			break
 		}
 		var rs []*journal.Record
@@ -207,7 +208,7 @@ func TestJournalDoesNotGrow(t *testing.T) {
 		r.w.Append(rs...)
 	}
 	r.drain()
-	if m := r.s.vol.meta; m.Head != head || m.Position.Offset < before.Offset+advanceBytes {
+	if m := r.s.vol.history.Meta(); m.Head != head || m.Position.Offset < before.Offset+seal.AdvanceBytes {
 		t.Errorf("head %d (was %d), position %d (was %d)", m.Head, head, m.Position.Offset, before.Offset)
 	}
 	r.close()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"slipway/internal/batch"
 	"slipway/spooler/evict"
 )
 
@@ -14,19 +15,18 @@ const evictEvery = 5 * time.Second
 
 // abandonUnnamed removes the shards that the last run published and did not live to name; the next envelope lists them, so
 // that a store they were pushed to can remove them as well.
-func (v *volume) abandonUnnamed(ctx context.Context) error {
-	unnamed, err := evict.Unnamed(ctx, v.own, v.cat)
+func (v *volume) abandonUnnamed(ctx context.Context) ([]batch.Object, error) {
+	unnamed, err := evict.Unnamed(ctx, v.own, v.history.Catalog())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, o := range unnamed {
 		if err := v.own.Remove(ctx, o.Digest.Path()); err != nil {
-			return fmt.Errorf("remove shard %s, which no batch names: %w", o.Digest, err)
+			return nil, fmt.Errorf("remove shard %s, which no batch names: %w", o.Digest, err)
 		}
 	}
-	v.abandoned = unnamed
-	v.evictor, err = evict.Open(ctx, v.own, v.cat, v.capBytes, &v.usage)
-	return err
+	v.evictor, err = evict.Open(ctx, v.own, v.history.Catalog(), v.capBytes, &v.usage)
+	return unnamed, err
 }
 
 // openBackups opens the backup hosts that this node has an account on, to look up what it may evict.

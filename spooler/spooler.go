@@ -26,6 +26,7 @@ import (
 	"slipway/internal/state"
 	"slipway/internal/store"
 	"slipway/spooler/push"
+	"slipway/spooler/seal"
 	"slipway/spooler/sender"
 	"slipway/spooler/stages"
 	"slipway/spooler/watch"
@@ -130,7 +131,7 @@ func (s *Spooler) nudge() {
 // loop steps until ctx ends or memory can no longer be trusted.
 func (s *Spooler) loop(ctx context.Context) error {
 	return s.steps(ctx, func(again time.Duration, err error) (time.Duration, bool, error) {
-		var fatal *fatalError
+		var fatal *seal.Fatal
 		if errors.As(err, &fatal) {
 			return 0, true, err
 		}
@@ -171,11 +172,8 @@ func (s *Spooler) Step(ctx context.Context) (time.Duration, error) {
 	if err := s.beginAnew(ctx); err != nil {
 		return 0, err
 	}
-	if v.held != nil {
-		if err := v.finish(ctx, v.held); err != nil {
-			return 0, err
-		}
-		v.problem = nil
+	if err := v.sealer.Resume(ctx); err != nil {
+		return 0, err
 	}
 	v.collect()
 	more := false
@@ -185,7 +183,7 @@ func (s *Spooler) Step(ctx context.Context) (time.Duration, error) {
 		}
 		return v.mirror.Walk()
 	}); err != nil {
-		return 0, &fatalError{err}
+		return 0, &seal.Fatal{Err: err}
 	}
 	if more {
 		return 0, nil
@@ -196,15 +194,15 @@ func (s *Spooler) Step(ctx context.Context) (time.Duration, error) {
 		}
 		return v.tree.ManyPaths(v.dispatch)
 	}); err != nil {
-		return 0, &fatalError{err}
+		return 0, &seal.Fatal{Err: err}
 	}
-	due, next := v.sealDue()
+	due, next := v.sealer.Due()
 	if due {
-		if _, err := v.seal(ctx); err != nil {
+		if _, err := v.sealer.Seal(ctx); err != nil {
 			return 0, err
 		}
 		next = time.Time{}
-	} else if err := v.advance(); err != nil {
+	} else if err := v.sealer.Advance(); err != nil {
 		return 0, err
 	}
 	s.answerFsyncs()

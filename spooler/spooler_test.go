@@ -32,7 +32,7 @@ type rig struct {
 	w      *journal.Writer
 	cancel context.CancelFunc
 	s      *Spooler
-	now    time.Time
+	skew   time.Duration // of the spooler's clock
 }
 
 func newRig(t *testing.T) *rig {
@@ -61,7 +61,6 @@ func newRig(t *testing.T) *rig {
 	r.root, err = os.Open(r.src)
 	check(t, err)
 	t.Cleanup(func() { check(t, r.root.Close()) })
-	r.now = time.Now()
 	return r
 }
 
@@ -112,7 +111,7 @@ func (r *rig) stat(path string) (journal.Ident, journal.Attr) {
 // open starts the spooler on the rig's state.
 func (r *rig) open() {
 	r.t.Helper()
-	s, err := New(Options{Config: r.cfg, Source: r.root, BatchInterval: time.Nanosecond, Log: slog.New(slog.NewTextHandler(r.t.Output(), nil))})
+	s, err := New(Options{Config: r.cfg, Source: r.root, BatchInterval: time.Nanosecond, Now: func() time.Time { return time.Now().Add(r.skew) }, Log: slog.New(slog.NewTextHandler(r.t.Output(), nil))})
 	check(r.t, err)
 	r.s = s
 	r.t.Cleanup(func() { r.close() })
@@ -131,7 +130,7 @@ func (r *rig) drain() {
 	v := r.s.vol
 	quiet := 0
 	r.steps(func() bool {
-		if v.pending.Len() > 0 || v.mirror.Report().Unchecked > 0 || !v.dirtySince.IsZero() || len(v.arrived) > 0 {
+		if v.pending.Len() > 0 || v.mirror.Report().Unchecked > 0 || !v.sealer.Idle() {
 			quiet = 0
 		}
 		quiet++

@@ -36,6 +36,7 @@ func TestStatesOfFile(t *testing.T) {
 		{"a worker has it", func(r *rig) { r.open(); r.create("f", "1"); r.handOut() }, "new", "is being read"},
 		{"read", func(r *rig) {
 			r.open()
+			r.drain()
 			r.create("f", "1")
 			r.handOut()
 			r.read(nil)
@@ -111,10 +112,9 @@ func (r *rig) settleLate() {
 	r.s.vol.timing.Settle, r.s.vol.timing.MaxAge = time.Hour, time.Hour
 }
 
-// neverSeal keeps what was read from being sealed.
+// neverSeal keeps what was read from being sealed, behind a batch that left nothing behind.
 func (r *rig) neverSeal() {
-	v := r.s.vol
-	v.rhythm.interval, v.rhythm.lastSeal, v.rhythm.lastRest = time.Hour, v.now(), v.now()
+	r.s.vol.timing.Batch = time.Hour
 }
 
 // data changes a file as the mount process does when it serves a write.
@@ -209,7 +209,7 @@ func TestStatesOfBatch(t *testing.T) {
 	r.open()
 	r.create("f", "1")
 	r.drain()
-	head := r.s.vol.meta.Head
+	head := r.s.vol.history.Meta().Head
 	acks := func(a ack.Acks) func() { return func() { r.s.stages.Acked([]ack.Acks{a}) } }
 	for _, step := range []struct {
 		reach      func()
@@ -263,7 +263,7 @@ func TestStatesOfBarrier(t *testing.T) {
 	why(fmt.Sprintf("1 files are still to be read, %q among them", "f"))
 	r.neverSeal()
 	r.mkdir("d")
-	for v.dirtySince.IsZero() {
+	for v.sealer.Idle() {
 		check(t, v.tree.Within(v.catchUp))
 	}
 	why("the next batch")

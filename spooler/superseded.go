@@ -2,68 +2,15 @@ package spooler
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 
-	"slipway/internal/batch"
-	"slipway/internal/state"
-	"slipway/internal/store"
-	"slipway/spooler/push"
+	"slipway/spooler/seal"
 )
-
-// supersededAt looks in a store that is ahead for an epoch that another node has begun, named by a signed envelope of this one. That is
-// a promotion, and the end of this node's ownership; any other epoch ahead is this node's own, whose state was lost. nil: none.
-func (v *volume) supersededAt(ctx context.Context, s store.Store, name string) (*state.Superseded, error) {
-	first := map[batch.Epoch]batch.Seq{}
-	err := push.EachBatchFile(ctx, s, v.meta.Epoch, 0, func(e batch.Epoch, from, last batch.Seq) error {
-		if seq, ok := first[e]; from == last && (!ok || last < seq) {
-			first[e] = last
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	var epochs []batch.Epoch
-	for e := range first {
-		epochs = append(epochs, e)
-	}
-	slices.Sort(epochs)
-	for _, e := range epochs {
-		data, err := s.Read(ctx, batch.Path(e, first[e], first[e]), batch.MaxFile)
-		if errors.Is(err, store.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		b, err := batch.Parse(data)
-		if err != nil || !v.namedByUs(b, e) {
-			continue
-		}
-		return &state.Superseded{
-			Epoch: e, Node: b.Envelope.Node, Key: b.Envelope.OwnerKey, First: b.Envelope.First, Store: name, At: v.now().UTC().Round(0),
-		}, nil
-	}
-	return nil, nil
-}
-
-// namedByUs tells whether a batch begins an epoch by another key, which an envelope of this node, of the epoch before, named.
-func (v *volume) namedByUs(b *batch.Batch, e batch.Epoch) bool {
-	env := &b.Envelope
-	if env.OwnerKey == v.ownKey || env.VolumeID != v.id || env.Epoch != e || env.NamedBy == "" || b.Verify([]string{env.OwnerKey}) != nil {
-		return false
-	}
-	by, err := batch.ParseSigned(env.NamedBy)
-	return err == nil && by.Verify([]string{v.ownKey}) == nil && by.Envelope.VolumeID == v.id && by.Envelope.Epoch+1 == e &&
-		slices.Contains(by.Envelope.NextKeys, env.OwnerKey)
-}
 
 // yield ends this node's ownership, if the store that is ahead shows that another node was promoted. Dying before the note is written
 // repeats the look; after it nothing is sealed here any more.
 func (s *Spooler) yield(ctx context.Context, e *epochEnd) error {
-	now, err := s.vol.supersededAt(ctx, s.destination(e.store), e.store)
+	now, err := s.vol.history.SupersededAt(ctx, s.destination(e.store), e.store)
 	if err != nil {
 		return fmt.Errorf("look whose epoch is ahead at %s: %w", e.store, err)
 	}
@@ -71,7 +18,7 @@ func (s *Spooler) yield(ctx context.Context, e *epochEnd) error {
 		return nil
 	}
 	if err := s.state.WriteSuperseded(*now); err != nil {
-		return &fatalError{err}
+		return &seal.Fatal{Err: err}
 	}
-	return &fatalError{now}
+	return &seal.Fatal{Err: now}
 }

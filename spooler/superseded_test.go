@@ -12,13 +12,14 @@ import (
 	"slipway/internal/state"
 	"slipway/internal/store"
 	"slipway/spooler/push"
+	"slipway/spooler/seal"
 )
 
 // TestSuperseded: the old owner that comes back and finds an epoch of a peer that it named yields: it says who owns the volume, begins
 // nothing, and does not open any more.
 func TestSuperseded(t *testing.T) {
 	r, key := promotable(t)
-	before := r.s.vol.meta
+	before := r.s.vol.history.Meta()
 	r.close()
 	n, _ := r.successor(key, true)
 	n.mount()
@@ -31,12 +32,12 @@ func TestSuperseded(t *testing.T) {
 	r.s.troubled("cache1", &push.AheadError{Store: "cache1", Epoch: 2, Seq: first.Last})
 	_, err := r.s.Step(t.Context())
 	var now *state.Superseded
-	var fatal *fatalError
+	var fatal *seal.Fatal
 	if !errors.As(err, &now) || !errors.As(err, &fatal) || now.Node != "bravo" || now.Epoch != 2 || now.First != first.First {
 		t.Fatalf("%v", err)
 	}
-	if r.s.vol.meta != before {
-		t.Errorf("catalog was %+v, is %+v", before, r.s.vol.meta)
+	if r.s.vol.history.Meta() != before {
+		t.Errorf("catalog was %+v, is %+v", before, r.s.vol.history.Meta())
 	}
 	r.close()
 	if _, err := New(Options{Config: r.cfg, Source: r.root}); !errors.Is(err, state.ErrSuperseded) {
@@ -54,12 +55,12 @@ func TestNotSuperseded(t *testing.T) {
 	seal := volumetest.NewOwner(t, "mallory")
 	signer, err := keys.LoadNodeKey(key)
 	check(t, err)
-	head, err := v.readOwnBatch(batch.Path(1, v.meta.Head, v.meta.Head))
+	head, err := v.history.ReadBatch(batch.Path(1, v.history.Meta().Head, v.history.Meta().Head))
 	check(t, err)
 	digest := head.Digest
 	env := batch.Envelope{
-		VolumeID: v.id, Volume: "projects", Node: "bravo", Epoch: 2, First: v.meta.Head + 1, Last: v.meta.Head + 1, Prev: &digest,
-		Base: v.meta.Base, SealedAt: v.meta.SealedAt.Add(1), Full: true, Complete: true,
+		VolumeID: v.id, Volume: "projects", Node: "bravo", Epoch: 2, First: v.history.Meta().Head + 1, Last: v.history.Meta().Head + 1, Prev: &digest,
+		Base: v.history.Meta().Base, SealedAt: v.history.Meta().SealedAt.Add(1), Full: true, Complete: true,
 	}
 	put := func(sealed *batch.Sealed, err error) store.Store {
 		t.Helper()
@@ -75,12 +76,12 @@ func TestNotSuperseded(t *testing.T) {
 		"stranger": put(seal.Seal(stranger, &batch.Body{}, v.recipients)),
 		"unnamed":  put(batch.Seal(unnamed, &batch.Body{}, v.recipients, signer)),
 	} {
-		if now, err := v.supersededAt(t.Context(), s, name); now != nil || err != nil {
+		if now, err := v.history.SupersededAt(t.Context(), s, name); now != nil || err != nil {
 			t.Errorf("%s: %v %v", name, now, err)
 		}
 	}
 	named := put(batch.Seal(stranger, &batch.Body{}, v.recipients, signer))
-	if now, err := v.supersededAt(t.Context(), named, "named"); now == nil || err != nil {
+	if now, err := v.history.SupersededAt(t.Context(), named, "named"); now == nil || err != nil {
 		t.Errorf("the peer that was named: %v %v", now, err)
 	}
 }

@@ -13,13 +13,16 @@ import (
 	"slipway/internal/catalog"
 	"slipway/internal/chunk"
 	"slipway/internal/exclude"
+	"slipway/internal/journal"
 	"slipway/internal/state"
 	"slipway/internal/store"
 	"slipway/spooler/capture"
 	"slipway/spooler/evict"
+	"slipway/spooler/history"
 	"slipway/spooler/mirror"
 	"slipway/spooler/pending"
 	"slipway/spooler/rpo"
+	"slipway/spooler/seal"
 	"slipway/spooler/tree"
 	"slipway/spooler/workers"
 )
@@ -42,7 +45,6 @@ type volume struct {
 	ownKey     string                                                   // this node's public key
 	sign       func(batch.Envelope, *batch.Body) (*batch.Sealed, error) // with this node's key, to the recipients
 	recipients []age.Recipient
-	peers      []batch.Peer
 	timing     pending.Timing
 	log        *slog.Logger
 	now        func() time.Time
@@ -52,39 +54,23 @@ type volume struct {
 	rpo        *rpo.Deadlines
 
 	// what the journal and the source say, and how far that is sealed
-	cat     *catalog.Catalog
-	meta    catalog.Meta
+	history *history.History
 	tree    *tree.Tree
 	pending *pending.Set
 	mirror  *mirror.Mirror
 	pool    *workers.Pool
 
-	// sealing
-	packing     *capture.Packing
-	arrived     []*pending.File // captures that wait for the next batch
-	dirtySince  time.Time       // of the oldest change that a batch could carry; zero: none
-	rhythm      rhythm
-	usage       evict.Usage
-	evictor     *evict.Evictor
-	taken       uint64 // Serial of the last shard that a batch has introduced
-	capBytes    int64  // of the own store
-	problem     error  // why sealing does not go on
-	abandoned   []batch.Object
-	namedBy     string   // first batch of a later epoch: the signed envelope that named this node's key
-	fresh       bool     // the next batch is the first of its epoch
-	continued   bool     // fresh, and the catalog holds the tree that the epoch continues
-	renamed     bool     // no batch names the peers' keys as they are known now
-	held        *sealing // prepared, but the own store could not take it yet
-	nudge       func()   // wakes the loop
+	sealer  *seal.Sealer
+	packing *capture.Packing
+
+	// the own store's room
+	usage    evict.Usage
+	evictor  *evict.Evictor
+	capBytes int64
+
+	nudge       func() // wakes the loop
 	onSealed    func(batch.Seq)
 	onPublished func(batch.Object)
-}
-
-// changed notes that there is something to seal.
-func (v *volume) changed() {
-	if v.dirtySince.IsZero() {
-		v.dirtySince = v.now()
-	}
 }
 
 // rebootWindow is how far before a boot batches are doubted: what was sealed in this time is read again, since it may not have reached the disk.
@@ -93,21 +79,18 @@ const rebootWindow = 10 * time.Minute
 // load takes the catalog's state at start. What was folded but not committed is folded again.
 func (v *volume) load() error {
 	v.pending = pending.NewSet(&v.timing, v.now)
-	err := v.cat.View(func(tx *catalog.Tx) error {
-		var err error
-		if v.meta, err = tx.Meta(); err != nil {
-			return err
-		}
+	cat, meta := v.history.Catalog(), v.history.Meta()
+	err := cat.View(func(tx *catalog.Tx) error {
 		lateFrom, err := v.loadBoot(tx)
 		if err != nil {
 			return err
 		}
-		v.tree = tree.New(v.cat, v.meta.NextFile)
+		v.tree = tree.New(cat, meta.NextFile)
 		v.mirror = mirror.New(mirror.Options{
 			Source: v.source, Journal: v.journalDir, Exclude: v.exclude, Tree: v.tree, Pending: v.pending,
-			From: v.meta.Position, Rebooted: v.rebooted, LateFrom: lateFrom,
-			Adopting: func() bool { return v.meta.Head == 0 || v.meta.LastWhole == 0 },
-			Changed:  v.changed, Log: v.log, Now: v.now,
+			From: meta.Position, Rebooted: v.rebooted, LateFrom: lateFrom,
+			Adopting: func() bool { m := v.history.Meta(); return m.Head == 0 || m.LastWhole == 0 },
+			Changed:  func() { v.sealer.Changed() }, Log: v.log, Now: v.now,
 		})
 		if err := tx.EachUnchecked(func(dir batch.FileID) error { v.mirror.LoadUnchecked(dir); return nil }); err != nil {
 			return err
@@ -122,12 +105,12 @@ func (v *volume) load() error {
 
 // loadBoot finds out whether what was sealed last, from a batch on, may have been lost below us by a power cut.
 func (v *volume) loadBoot(tx *catalog.Tx) (lateFrom batch.Seq, err error) {
-	v.rebooted = v.meta.BootID != "" && v.meta.BootID != v.bootID
-	lateFrom = v.meta.Head + 1
+	v.rebooted = v.history.Meta().BootID != "" && v.history.Meta().BootID != v.bootID
+	lateFrom = v.history.Meta().Head + 1
 	if !v.rebooted {
 		return lateFrom, nil
 	}
-	from := v.meta.SealedAt.Add(-rebootWindow)
+	from := v.history.Meta().SealedAt.Add(-rebootWindow)
 	err = tx.Batches(0, func(b catalog.BatchInfo) error {
 		if b.SealedAt.After(from) && b.Seq < lateFrom {
 			lateFrom = b.Seq
@@ -137,32 +120,27 @@ func (v *volume) loadBoot(tx *catalog.Tx) (lateFrom batch.Seq, err error) {
 	return lateFrom, err
 }
 
-// recover finishes what a commit left open: the head's batch file gets its name. Dying before it repeats only this.
-func (v *volume) recover() error {
-	if v.meta.HeadTemp == "" {
-		return nil
-	}
-	return v.publishHead()
-}
-
 // setProblem notes why sealing does not go on, for status.
 func (v *volume) setProblem(err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.problem = err
+	v.sealer.SetProblem(err)
 }
 
 // dispatch gives the workers files that are due.
 func (v *volume) dispatch() error { return v.pool.Dispatch(v.tree, v.pending, v.mirror.Folded()) }
 
 // collect takes what the workers brought.
-func (v *volume) collect() { v.arrived = append(v.arrived, v.pool.Collect(v.pending)...) }
+func (v *volume) collect() { v.sealer.Arrive(v.pool.Collect(v.pending)) }
 
 // catchUp folds before a question is answered: whoever asks about a file that was made just now is not told that there is none.
 func (v *volume) catchUp() error {
-	if v.held != nil {
+	if v.sealer.Held() {
 		return nil // what was prepared must stay what is committed
 	}
 	_, err := v.mirror.Fold()
 	return err
 }
+
+// position returns where the journal stands for `wait`: everything answered before the call lies before it.
+func (v *volume) position() (journal.Position, error) { return journal.End(v.journalDir) }

@@ -1,4 +1,4 @@
-package spooler
+package seal
 
 import (
 	"testing"
@@ -11,8 +11,9 @@ import (
 // interval apart.
 func TestBatchInterval(t *testing.T) {
 	now := time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
-	s := pending.NewSet(&pending.Timing{Settle: 200 * time.Millisecond, Batch: time.Second}, func() time.Time { return now })
-	r := rhythm{interval: time.Second}
+	timing := &pending.Timing{Settle: 200 * time.Millisecond, Batch: time.Second}
+	s := pending.NewSet(timing, func() time.Time { return now })
+	r := rhythm{timing: timing}
 	var since time.Time
 	busy := 0
 	due := func(want bool, what string) {

@@ -1,10 +1,14 @@
-package spooler
+package seal
 
-import "time"
+import (
+	"time"
+
+	"slipway/spooler/pending"
+)
 
 // rhythm says when a batch is due.
 type rhythm struct {
-	interval time.Duration // between two batches
+	timing   *pending.Timing
 	lastSeal time.Time
 	lastRest time.Time // of the last batch that left nothing behind
 
@@ -18,15 +22,15 @@ func (r *rhythm) due(now, since, soon time.Time, rest bool) (bool, time.Time) {
 	if !r.urgent.IsZero() {
 		return r.dueUrgent(now)
 	}
-	next := r.lastSeal.Add(r.interval)
+	next := r.lastSeal.Add(r.timing.Batch)
 	if rest {
-		next = r.lastRest.Add(r.interval) // the last files of many do not wait behind the batch of the others
+		next = r.lastRest.Add(r.timing.Batch) // the last files of many do not wait behind the batch of the others
 	}
 	if next.After(now) {
 		return false, next
 	}
 	// A change of a directory usually comes with a file that is about to settle: one batch for both.
-	if hold := since.Add(r.interval); !soon.IsZero() && hold.After(now) {
+	if hold := since.Add(r.timing.Batch); !soon.IsZero() && hold.After(now) {
 		return false, earliest(soon, hold)
 	}
 	return true, time.Time{}
@@ -38,7 +42,7 @@ const urgentShare = 10
 
 // dueUrgent is due while something is ready that an fsync waits for.
 func (r *rhythm) dueUrgent(now time.Time) (bool, time.Time) {
-	pause := r.interval / urgentShare
+	pause := r.timing.Batch / urgentShare
 	next := r.lastSeal.Add(pause)
 	if r.urgentReads {
 		if read := r.urgent.Add(pause); read.After(next) {
@@ -58,12 +62,6 @@ func (r *rhythm) sealed(now time.Time, rest bool) {
 		r.lastRest = now
 	}
 }
-
-// calm forgets what fsyncs wait for.
-func (r *rhythm) calm() { r.urgent, r.urgentReads = time.Time{}, false }
-
-// hurry notes that something is ready since then that an fsync waits for.
-func (r *rhythm) hurry(since time.Time) { r.urgent = earliest(r.urgent, since) }
 
 func earliest(a, b time.Time) time.Time {
 	if a.IsZero() || b.Before(a) {

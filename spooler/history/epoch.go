@@ -1,4 +1,4 @@
-package spooler
+package history
 
 import (
 	"context"
@@ -16,9 +16,9 @@ import (
 // incomplete with itself as base, and the whole tree is read again.
 //
 // Until the first batch of the epoch is committed, meta.Base is 0: dying in between repeats only that.
-func (v *volume) beginEpochIfLost() error {
+func (h *History) beginEpochIfLost() error {
 	var meta catalog.Meta
-	err := v.cat.View(func(tx *catalog.Tx) (err error) {
+	err := h.cat.View(func(tx *catalog.Tx) (err error) {
 		meta, err = tx.Meta()
 		return err
 	})
@@ -26,67 +26,67 @@ func (v *volume) beginEpochIfLost() error {
 		return fmt.Errorf("read catalog: %w", err)
 	}
 	if meta.Epoch > 0 {
-		if meta.VolumeID != v.id {
-			return fmt.Errorf("the catalog is of volume %s, the state directory of %s", meta.VolumeID, v.id)
+		if meta.VolumeID != h.opt.VolumeID {
+			return fmt.Errorf("the catalog is of volume %s, the state directory of %s", meta.VolumeID, h.opt.VolumeID)
 		}
-		return v.loadFresh(meta)
+		return h.loadFresh(meta)
 	}
-	found, err := ownBatches(context.Background(), v.own)
+	found, err := batchesOf(context.Background(), h.opt.Own)
 	if err != nil {
 		return err
 	}
-	meta = catalog.Meta{VolumeID: v.id, Epoch: 1, NextFile: batch.Root + 1}
+	meta = catalog.Meta{VolumeID: h.opt.VolumeID, Epoch: 1, NextFile: batch.Root + 1}
 	if len(found) > 0 {
-		if meta, err = v.nextEpoch(found); err != nil {
+		if meta, err = h.nextEpoch(found); err != nil {
 			return err
 		}
-		v.log.Warn("the catalog is gone: a new epoch begins and the whole tree is read again", "epoch", meta.Epoch, "after_batch", meta.Head)
+		h.opt.Log.Warn("the catalog is gone: a new epoch begins and the whole tree is read again", "epoch", meta.Epoch, "after_batch", meta.Head)
 	}
-	if err := v.cat.Update(func(tx *catalog.Tx) error { return v.importBatches(tx, found, meta) }); err != nil {
+	if err := h.cat.Update(func(tx *catalog.Tx) error { return h.importBatches(tx, found, meta) }); err != nil {
 		return fmt.Errorf("begin epoch %d: %w", meta.Epoch, err)
 	}
-	return v.loadFresh(meta)
+	return h.loadFresh(meta)
 }
 
 // nextEpoch chains a new epoch to the newest batch found.
-func (v *volume) nextEpoch(found []string) (catalog.Meta, error) {
+func (h *History) nextEpoch(found []string) (catalog.Meta, error) {
 	newest := found[len(found)-1]
-	b, err := v.readOwnBatch(newest)
+	b, err := h.ReadBatch(newest)
 	if err != nil {
 		return catalog.Meta{}, err
 	}
 	e := b.Envelope
 	return catalog.Meta{
-		VolumeID: v.id, Epoch: e.Epoch + 1, Head: e.Last, HeadDigest: b.Digest, SealedAt: e.SealedAt,
+		VolumeID: h.opt.VolumeID, Epoch: e.Epoch + 1, Head: e.Last, HeadDigest: b.Digest, SealedAt: e.SealedAt,
 		NextFile: catalog.FirstFile(e.Epoch + 1),
 	}, nil
 }
 
 // loadFresh prepares the first batch of an epoch that has none yet. Where the catalog holds the tree of the batch that the epoch
 // follows (internal/promote has put it there), the epoch continues it: with its base, and the whole tree in the first batch.
-func (v *volume) loadFresh(meta catalog.Meta) error {
-	v.fresh, v.continued = meta.Base == 0, false
+func (h *History) loadFresh(meta catalog.Meta) error {
+	h.first.Fresh, h.first.Continued = meta.Base == 0, false
 	if meta.Base > 0 {
-		err := v.cat.View(func(tx *catalog.Tx) error {
+		err := h.cat.View(func(tx *catalog.Tx) error {
 			b, ok, err := tx.Batch(meta.Head)
-			v.continued = ok && b.Epoch < meta.Epoch
+			h.first.Continued = ok && b.Epoch < meta.Epoch
 			return err
 		})
 		if err != nil {
 			return fmt.Errorf("read catalog: %w", err)
 		}
-		v.fresh = v.continued
+		h.first.Fresh = h.first.Continued
 	}
-	if !v.fresh || meta.Head == 0 {
+	if !h.first.Fresh || meta.Head == 0 {
 		return nil
 	}
-	return v.findNaming(meta)
+	return h.findNaming(meta)
 }
 
 // findNaming finds the signed envelope of the epoch before that named this node's key, the newest one: this node's own if it owned
 // that epoch, else that of the owner that it was a peer of.
-func (v *volume) findNaming(meta catalog.Meta) error {
-	found, err := ownBatches(context.Background(), v.own)
+func (h *History) findNaming(meta catalog.Meta) error {
+	found, err := batchesOf(context.Background(), h.opt.Own)
 	if err != nil {
 		return err
 	}
@@ -95,15 +95,15 @@ func (v *volume) findNaming(meta catalog.Meta) error {
 		if err != nil || last > meta.Head || e+1 != meta.Epoch {
 			continue
 		}
-		b, err := v.readOwnBatch(name)
+		b, err := h.ReadBatch(name)
 		if err != nil {
 			return err
 		}
 		if last == meta.Head && b.Digest != meta.HeadDigest {
 			break
 		}
-		if slices.Contains(append(b.Envelope.NextKeys, b.Envelope.OwnerKey), v.ownKey) {
-			v.namedBy = b.SignedEnvelope()
+		if slices.Contains(append(b.Envelope.NextKeys, b.Envelope.OwnerKey), h.opt.Key) {
+			h.first.NamedBy = b.SignedEnvelope()
 			return nil
 		}
 	}
@@ -112,11 +112,11 @@ func (v *volume) findNaming(meta catalog.Meta) error {
 
 // importBatches notes what the own store holds, so that what was not delivered still is, and its shards are not taken for
 // unnamed ones.
-func (v *volume) importBatches(tx *catalog.Tx, found []string, meta catalog.Meta) error {
+func (h *History) importBatches(tx *catalog.Tx, found []string, meta catalog.Meta) error {
 	for _, name := range found {
-		b, err := v.readOwnBatch(name)
+		b, err := h.ReadBatch(name)
 		if err != nil {
-			v.log.Error("batch in the own store cannot be read, it is passed over", "batch", name, "error", err)
+			h.opt.Log.Error("batch in the own store cannot be read, it is passed over", "batch", name, "error", err)
 			continue
 		}
 		e := b.Envelope
@@ -137,9 +137,9 @@ func (v *volume) importBatches(tx *catalog.Tx, found []string, meta catalog.Meta
 	return tx.SetMeta(meta)
 }
 
-// readOwnBatch reads a batch file of the own store and checks that this node or an owner before it signed it.
-func (v *volume) readOwnBatch(name string) (*batch.Batch, error) {
-	data, err := v.own.Read(context.Background(), name, batch.MaxFile)
+// ReadBatch reads a batch file of the own store and checks that this node or an owner before it signed it.
+func (h *History) ReadBatch(name string) (*batch.Batch, error) {
+	data, err := h.opt.Own.Read(context.Background(), name, batch.MaxFile)
 	if err != nil {
 		return nil, fmt.Errorf("read batch %s: %w", name, err)
 	}
@@ -147,14 +147,14 @@ func (v *volume) readOwnBatch(name string) (*batch.Batch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read batch %s: %w", name, err)
 	}
-	if b.Envelope.VolumeID != v.id {
+	if b.Envelope.VolumeID != h.opt.VolumeID {
 		return nil, fmt.Errorf("read batch %s: it is of another volume, %s", name, b.Envelope.VolumeID)
 	}
 	return b, nil
 }
 
-// ownBatches returns the names of all batch files of a store, in order of epoch and sequence.
-func ownBatches(ctx context.Context, s store.Store) ([]string, error) {
+// batchesOf returns the names of all batch files of a store, in order of epoch and sequence.
+func batchesOf(ctx context.Context, s store.Store) ([]string, error) {
 	var names []string
 	err := push.EachBatchFile(ctx, s, 0, 0, func(e batch.Epoch, first, last batch.Seq) error {
 		names = append(names, batch.Path(e, first, last))
