@@ -35,7 +35,7 @@ func (c *cursor) sending(ctx context.Context) State {
 	if held > 0 && queue[0].seq >= held {
 		return c.decide(ctx)
 	}
-	err := c.ship(ctx, &p, queue[0].seq)
+	err := c.shipTelling(ctx, &p, queue[0].seq)
 	if errors.Is(err, errHeldNow) {
 		return c.decide(ctx)
 	}

@@ -136,7 +136,7 @@ func (s *Spooler) storeStatus(now time.Time) []control.StoreStatus {
 		list = append(list, x)
 	}
 	for _, a := range s.stages.BackupAcks() {
-		x := control.StoreStatus{Name: a.Store, Kind: a.Kind, URL: a.URL, Batch: uint64(a.Head), State: a.WordAt(now), Error: a.Error}
+		x := control.StoreStatus{Name: a.Store, Kind: a.Kind, URL: a.URL, Batch: uint64(a.Head), State: a.WordAt(now), Error: a.Error, Rate: a.RateAt(now)}
 		list = append(list, x)
 	}
 	for i := range list {

@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"path"
 	"regexp"
 	"slices"
@@ -76,6 +77,7 @@ type Acks struct {
 	State      string         `json:"state,omitempty"`   // with an error: Refused, or "" for a store that is away
 	Refused    []Refusal      `json:"refused,omitempty"` // the newest, at most MaxRefused
 	Waits      *Wait          `json:"waits,omitempty"`   // a backup host's file: what holds the next batch back
+	Rate       float64        `json:"rate,omitempty"`    // a backup host's file: bytes a second that it confirmed when this was written, while a batch is on its way
 	At         time.Time      `json:"at"`
 	Recent     []Mark         `json:"recent,omitempty"` // the last heads with the time each was reached, newest last, at most MaxRecent
 }
@@ -184,6 +186,8 @@ func (a *Acks) check() error {
 	case len(a.Recent) > MaxRecent || len(a.Refused) > MaxRefused || len(a.Error) > maxText || len(a.State) > maxText,
 		a.Waits != nil && len(a.Waits.For) > maxText:
 		return fmt.Errorf("it is longer than it may be: %w", ErrFormat)
+	case !(a.Rate >= 0) || math.IsInf(a.Rate, 0):
+		return fmt.Errorf("a rate of %v cannot be: %w", a.Rate, ErrFormat)
 	case a.Verified > a.Head:
 		return fmt.Errorf("verified %d lies above the head %d: %w", a.Verified, a.Head, ErrFormat)
 	}
@@ -283,6 +287,17 @@ func (a *Acks) WaitsAt(now time.Time) string {
 		text += ", in " + config.FormatDuration(max(0, at.Sub(now)).Round(time.Second))
 	}
 	return text
+}
+
+// TellRateEvery is how often a rate is written anew while a batch is on its way.
+const TellRateEvery = 10 * time.Second
+
+// RateAt is Rate as long as it is told anew; 0 once nobody has for a while, or for longer than clocks differ.
+func (a *Acks) RateAt(now time.Time) float64 {
+	if now.Sub(a.At) > 3*TellRateEvery+overdue {
+		return 0
+	}
+	return a.Rate
 }
 
 func newest[T any](list []T, n int) []T {

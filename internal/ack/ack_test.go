@@ -86,6 +86,17 @@ func TestReadAll(t *testing.T) {
 	}
 }
 
+// TestRateAt: a rate that nobody tells anew is none.
+func TestRateAt(t *testing.T) {
+	now := time.Now()
+	for age, want := range map[time.Duration]float64{0: 7, TellRateEvery: 7, -time.Minute: 7, time.Hour: 0} {
+		a := Acks{Rate: 7, At: now.Add(-age)}
+		if got := a.RateAt(now); got != want {
+			t.Errorf("told %v ago: %v, want %v", age, got, want)
+		}
+	}
+}
+
 // TestHostile: whatever lies under the name, reading it ends with an error, soon and small.
 func TestHostile(t *testing.T) {
 	edit := func(change func(a *Acks)) []byte {
@@ -105,6 +116,7 @@ func TestHostile(t *testing.T) {
 		"other store":       edit(func(a *Acks) { a.Store = "vault2" }),
 		"path as a name":    edit(func(a *Acks) { a.Store = "../vault1" }),
 		"verified too much": edit(func(a *Acks) { a.Verified = 3 }),
+		"negative rate":     edit(func(a *Acks) { a.Rate = -1 }),
 		"mark above head":   edit(func(a *Acks) { a.Recent = append(a.Recent, Mark{Seq: 9, At: now}) }),
 		"marks in disorder": edit(func(a *Acks) { a.Recent[1].Seq = 1 }),
 		"times in disorder": edit(func(a *Acks) { a.Recent[1].At = a.Recent[0].At.Add(-time.Hour) }),

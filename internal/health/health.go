@@ -77,12 +77,13 @@ func (j *Judge) stalled(s *control.Status, now time.Time) string {
 	return fmt.Sprintf("volume %s has not moved for %s: %s", s.Volume, still.Round(time.Second), strings.Join(backlog(s), "; "))
 }
 
-// markOf changes whenever something was sealed or delivered.
+// markOf changes whenever something was sealed or delivered, and while bytes go: on a slow line a batch takes long. A rate is measured, so
+// that it is hardly twice the same but when nobody measures it any more.
 func markOf(s *control.Status) string {
 	var b strings.Builder
 	fmt.Fprint(&b, s.Epoch, s.Journal.Sealed, s.HeadBatch, s.Sender.Term, s.Sender.Batch, s.Sender.Shards)
 	for _, st := range s.Stores {
-		fmt.Fprint(&b, " ", st.Batch)
+		fmt.Fprint(&b, " ", st.Batch, ":", st.Rate)
 	}
 	return b.String()
 }

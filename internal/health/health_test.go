@@ -41,3 +41,26 @@ func TestAmend(t *testing.T) {
 		t.Errorf("problems %q", why)
 	}
 }
+
+// TestSlowLine: a large batch on a slow line moves as long as its rate is measured; the last rate of a shipper that has died does not.
+func TestSlowLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var j Judge
+		list := func(rate float64) []control.Status {
+			return []control.Status{{Volume: "projects", Stores: []control.StoreStatus{{Name: "vault1", LagBatches: 1, Rate: rate}}}}
+		}
+		for rate := range 20 {
+			if why := j.Stalled(list(1e6+float64(rate)), time.Now()); len(why) != 0 {
+				t.Fatalf("while bytes go: %q", why)
+			}
+			<-time.After(StallAfter / 4)
+		}
+		for range 6 {
+			j.Stalled(list(1e6), time.Now())
+			<-time.After(StallAfter / 4)
+		}
+		if why := j.Stalled(list(1e6), time.Now()); len(why) != 1 {
+			t.Errorf("nothing measures the rate any more: %q", why)
+		}
+	})
+}
