@@ -40,8 +40,10 @@ func TestScripts(t *testing.T) {
 		},
 		Deadline: time.Now().Add(5 * time.Minute), // a script that fails leaves a stopped process, which ends by a kill alone
 		Setup: func(env *testscript.Env) error {
-			env.Defer(func() { // a script that failed in the middle leaves its mount behind
-				_ = unix.Unmount(filepath.Join(env.WorkDir, "mnt"), unix.MNT_DETACH)
+			env.Defer(func() { // a script that failed in the middle leaves its mounts behind
+				for _, name := range []string{"mnt", "cache"} {
+					_ = unix.Unmount(filepath.Join(env.WorkDir, name), unix.MNT_DETACH)
+				}
 			})
 			return nil
 		},
@@ -95,7 +97,7 @@ func hasKeys(ts *testscript.TestScript, _ bool, args []string) {
 
 // awaitFile is "awaitfile PATH": waits until the path is there.
 func awaitFile(ts *testscript.TestScript, _ bool, args []string) {
-	deadline := time.After(time.Minute)
+	deadline := time.After(3 * time.Minute)
 	for {
 		if _, err := os.Lstat(ts.MkAbs(args[0])); err == nil {
 			return
@@ -152,7 +154,7 @@ func sendSignal(ts *testscript.TestScript, _ bool, args []string) {
 	pid, err := strconv.Atoi(strings.TrimSpace(ts.ReadFile(args[1])))
 	ts.Check(err)
 	ts.Check(unix.Kill(pid, unix.SignalNum(args[0])))
-	deadline := time.After(time.Minute)
+	deadline := time.After(3 * time.Minute)
 	for args[0] == "SIGSTOP" && !stopped(pid) {
 		select {
 		case <-deadline:

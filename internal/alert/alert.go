@@ -75,7 +75,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	}
 	for _, r := range w.runners {
 		group.Go(func() error {
-			return loop.Every(ctx, time.Hour, r.wake, func() time.Duration { r.runOnce(ctx); return 0 })
+			return loop.Every(ctx, time.Hour, r.wake, func() time.Duration { return r.runOnce(ctx) })
 		})
 	}
 	if w.opt.Heartbeat.URL != "" {

@@ -24,6 +24,10 @@ const (
 	hookWithin = 30 * time.Second
 	// maxOutput bounds what of a command's output goes to the log.
 	maxOutput = 8 << 10
+	// retryAfter is the pause before a command that failed is run again; each further one is four times as long.
+	retryAfter = 15 * time.Second
+	// retries is how often a command that fails is run again.
+	retries = 3
 	// maxText bounds one variable of a command's environment; the kernel allows 128 KiB.
 	maxText = 32 << 10
 )
@@ -37,6 +41,7 @@ type runner struct {
 
 	mu     sync.Mutex // guards what follows
 	queue  []News
+	tries  int    // that have failed for what waits
 	failed string // how the last run ended, in words; "" for well
 }
 
@@ -65,27 +70,41 @@ func (r *runner) failure() string {
 	return r.failed
 }
 
-// runOnce is the step: one run for all that waits.
-func (r *runner) runOnce(ctx context.Context) {
+// runOnce is the step: one run for all that waits. It returns the pause until what failed is tried again, with what has come by then; 0 if
+// nothing is.
+func (r *runner) runOnce(ctx context.Context) time.Duration {
 	list := r.take()
 	if len(list) == 0 {
-		return
+		return 0
 	}
 	began := time.Now()
 	output, err := r.run(ctx, list)
 	if ctx.Err() != nil {
-		return // the daemon ends
+		return 0 // the daemon ends
 	}
-	said := ""
-	if err != nil {
-		said = fmt.Sprintf("the hook %s failed at %s: %v; run %s by hand, and see the log", r.event, began.Format(time.DateTime), err, r.command[0])
-		r.log.Error("hook failed", "event", r.event, "command", r.command, "error", err, "output", output)
-	} else {
+	if err == nil {
 		r.log.Info("hook was run", "event", r.event, "message", list[0].Message, "told", len(list), "took", time.Since(began), "output", output)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.failed, r.tries = "", 0
+		return 0
 	}
+	again := r.failedAt(began, list, err)
+	r.log.Error("hook failed", "event", r.event, "command", r.command, "error", err, "output", output, "again_in", again)
+	return again
+}
+
+// failedAt notes that a run failed, and puts what it was to tell back while it is to be tried again.
+func (r *runner) failedAt(began time.Time, list []News, err error) (again time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.failed = said
+	r.failed = fmt.Sprintf("the hook %s failed at %s: %v; run %s by hand, and see the log", r.event, began.Format(time.DateTime), err, r.command[0])
+	if r.tries++; r.tries > retries {
+		r.tries = 0
+		return 0
+	}
+	r.queue = append(list, r.queue...)
+	return retryAfter << (2 * (r.tries - 1))
 }
 
 // run runs the command in a process group of its own, which is killed when the time is over.

@@ -153,6 +153,30 @@ func TestFails(t *testing.T) {
 	w.Amend(nil)
 }
 
+// TestTriedAgain: what a command failed to tell is told again a few times, with what has begun meanwhile, and then no more.
+func TestTriedAgain(t *testing.T) {
+	command, output := script(t, "test -e \"$2.gate\" || exit 3")
+	r := newRunner(control.Stalled, command, watch(t, well(), t.TempDir(), all, config.Heartbeat{}).opt.Log)
+	r.put(News{Event: control.Stalled, Volume: "a"})
+	for i, want := range []time.Duration{15 * time.Second, time.Minute, 4 * time.Minute, 0, 0} {
+		if again := r.runOnce(t.Context()); again != want {
+			t.Errorf("run %d: again in %v, want %v", i+1, again, want)
+		}
+	}
+	if r.failure() == "" || len(r.take()) != 0 || read(output) != "" {
+		t.Errorf("given up: %q, told %q", r.failure(), read(output))
+	}
+	r.put(News{Event: control.Stalled, Volume: "b"})
+	if again := r.runOnce(t.Context()); again != 15*time.Second {
+		t.Errorf("something new: again in %v", again)
+	}
+	r.put(News{Event: control.Stalled, Volume: "c"})
+	must(t, os.WriteFile(output+".gate", nil, 0o600))
+	if again := r.runOnce(t.Context()); again != 0 || r.failure() != "" || !strings.Contains(read(output), "stalled|b c|") {
+		t.Errorf("again in %v, failure %q, told %q", again, r.failure(), read(output))
+	}
+}
+
 // expiring is a context whose time is over when the test says so.
 type expiring struct {
 	context.Context
