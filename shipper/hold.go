@@ -79,6 +79,12 @@ func (s *Shipper) OrderOnce(ctx context.Context, verb, arg string) error {
 	return errors.Join(s.order(ctx, verb, arg), f.Close())
 }
 
+// notArrived: a batch that is not here is an fs.ErrNotExist, in words of its own.
+type notArrived struct{ newest batch.Seq }
+
+func (n *notArrived) Error() string        { return fmt.Sprintf("%v: the newest is %d", errNotArrived, n.newest) }
+func (n *notArrived) Is(target error) bool { return target == fs.ErrNotExist || target == errNotArrived }
+
 // obey finds out what an order comes to: what is held then. "now" changes nothing of that, and is done here.
 func (v *volume) obey(verb string, seq batch.Seq, now time.Time) ([]hold.Hold, error) {
 	v.mu.Lock()
@@ -91,7 +97,7 @@ func (v *volume) obey(verb string, seq batch.Seq, now time.Time) ([]hold.Hold, e
 	switch verb {
 	case "hold":
 		if seq > v.acks.Head+1 || seq == 0 { // the next one may be held before it is there
-			return nil, fmt.Errorf("%w: the newest is %d: %w", errNotArrived, v.acks.Head, fs.ErrNotExist)
+			return nil, &notArrived{v.acks.Head}
 		}
 		if len(v.cursors) > 0 && seq <= v.neededLocked() {
 			return nil, errEverywhere
@@ -106,7 +112,7 @@ func (v *volume) obey(verb string, seq batch.Seq, now time.Time) ([]hold.Hold, e
 		list = slices.Delete(list, at, at+1)
 	case "now":
 		if seq > v.acks.Head || seq == 0 {
-			return nil, fmt.Errorf("%w: the newest is %d: %w", errNotArrived, v.acks.Head, fs.ErrNotExist)
+			return nil, &notArrived{v.acks.Head}
 		}
 		if h := hold.First(v.holds); h.Seq > 0 && h.Seq <= seq {
 			return nil, fmt.Errorf("batch %d is held: %w", h.Seq, errHeldBefore)

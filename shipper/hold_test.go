@@ -128,9 +128,9 @@ func TestOrdersRefused(t *testing.T) {
 		words     string
 	}{
 		{"hold", "projects/1", errEverywhere, "every backup host has it"},
-		{"hold", "projects/5", fs.ErrNotExist, "the newest is 3"},
+		{"hold", "projects/5", fs.ErrNotExist, "it has not arrived here: the newest is 3"},
 		{"hold", "projects/0", fs.ErrNotExist, "not arrived"},
-		{"now", "projects/4", fs.ErrNotExist, "the newest is 3"},
+		{"now", "projects/4", fs.ErrNotExist, "it has not arrived here: the newest is 3"},
 		{"now", "projects/3", errHeldBefore, "batch 3 is held"},
 		{"release", "projects/2", errNotHeld, "held: 3"},
 		{"hold", "papers/1", errNotArrived, "volume papers"},

@@ -63,7 +63,7 @@ func order(use, short, verb string, args cobra.PositionalArgs) *cobra.Command {
 			}
 			client, err := control.Dial(cfg.State())
 			if errors.Is(err, control.ErrNoDaemon) {
-				return fmt.Errorf("sender %s: no daemon of slipway runs on this node (%w); run the command where one does", verb, err)
+				return fmt.Errorf("sender %s is said to this node's daemon: %w", verb, err)
 			}
 			if err != nil {
 				return err

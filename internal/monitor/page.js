@@ -26,7 +26,7 @@ function place(title, lines, state) {
 function storePlace(st, v) {
   const lag = st.lag_batches > 0 ? `${st.lag_batches} behind${st.lag_seconds > 0 ? ", " + span(st.lag_seconds) : ""}` : "";
   const left = st.lag_files ? `${st.lag_files} files, ${size(st.lag_bytes)} to go` : st.lag_bytes ? `${size(st.lag_bytes)} to go` : "";
-  const rate = st.rate >= 1 ? `${size(st.rate)}/s${st.lag_bytes ? `, about ${span(st.lag_bytes / st.rate)}` : ""}` : "";
+  const rate = st.rate >= 1 ? `${size(st.rate)}/s${st.lag_bytes && st.state !== "waiting" && !bad.includes(st.state) ? `, about ${span(st.lag_bytes / st.rate)}` : ""}` : "";
   const used = st.kind === "own" && v.spool.cap > 0 ? `${size(v.spool.bytes)} of ${size(v.spool.cap)}` : "";
   return place(`${st.name} (${st.kind})`, [`batch ${st.batch}`, lag, left, rate, used, st.state], st.state);
 }

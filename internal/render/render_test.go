@@ -443,10 +443,14 @@ func TestToldOnce(t *testing.T) {
 	s := sample()
 	s.Warnings = []string{"connection refused", "one recipient only"}
 	s.Stores[3].State, s.Stores[3].WaitsFor, s.Stores[3].LagSeconds = "waiting", "the window 22:00-06:00, in 3h12m", 0
+	s.Stores[3].Rate, s.Stores[3].LagBytes = 1<<20, 5<<20
 	s.SwitchOff = &control.SwitchOff{Why: "3 files not sealed"}
 	var b bytes.Buffer
 	if err := Status(&b, []control.Status{s}, time.Now()); err != nil {
 		t.Fatal(err)
+	}
+	if strings.Contains(b.String(), "about") {
+		t.Errorf("what waits is told to be there soon\n%s", b.String())
 	}
 	if !strings.Contains(b.String(), "\nsafe to switch off? no: 3 files not sealed\nvault1: waits for the window 22:00-06:00, in 3h12m\nvault2: connection refused\nwarning: one recipient only\n") || !regexp.MustCompile(`batch 1203, 1 behind\n`).MatchString(b.String()) {
 		t.Errorf("%s", b.String())

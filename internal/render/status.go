@@ -125,7 +125,7 @@ func storeCell(st control.StoreStatus, spool control.SpoolStatus) cell {
 	}
 	if st.Rate >= 1 {
 		text := config.FormatSize(int64(st.Rate)) + "/s"
-		if st.LagBytes > 0 {
+		if st.LagBytes > 0 && st.State != "waiting" && !health.Wrong(st.State) { // it is not the line that it waits for
 			text += ", about " + seconds(float64(st.LagBytes)/st.Rate)
 		}
 		c = append(c, text)

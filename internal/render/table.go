@@ -45,7 +45,12 @@ func tables[T any](layouts ...layout[T]) func(io.Writer, []T) error {
 				}
 			}
 		}
-		return blocks(w, layouts[0].cells(list))
+		var b strings.Builder // one write: what reads a terminal gets all of it
+		if err := blocks(&b, layouts[0].cells(list)); err != nil {
+			return err
+		}
+		_, err := io.WriteString(w, b.String())
+		return err
 	}
 }
 
