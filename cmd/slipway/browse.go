@@ -27,6 +27,9 @@ memory.`,
 			if st, err := os.Stat(args[0]); err != nil || !st.IsDir() {
 				return usagef("%s is not a directory: make it, or name another", args[0])
 			}
+			if list, err := os.ReadDir(args[0]); err != nil || len(list) > 0 { // the volume's own mount, say
+				return usagef("%s is not empty, and what lies there would be hidden: name another directory", args[0])
+			}
 			r, err := request(cmd)
 			if err != nil {
 				return err

@@ -47,6 +47,9 @@ changed since. Exit code 4: a host does not give back what was sealed, or nothin
 				return runDrill(cmd, c)
 			}
 			list := doctor.Run(cmd.Context(), c, doctor.Roles{Seal: sealed, Mount: mountProcess})
+			if err := cmd.Context().Err(); err != nil {
+				return err // what it found meanwhile is that it was interrupted
+			}
 			if err := showAll(cmd, render.Doctor, list); err != nil {
 				return err
 			}

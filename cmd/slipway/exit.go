@@ -41,6 +41,9 @@ type coded struct {
 func (c *coded) Error() string { return c.err.Error() }
 func (c *coded) Unwrap() error { return c.err }
 
+// errInterrupted is what a person is told who interrupts; where the context was noticed matters to nobody.
+var errInterrupted = errors.New("interrupted")
+
 func usagef(format string, args ...any) error { return &coded{exitUsage, fmt.Errorf(format, args...)} }
 
 // exitCode finds the code of an error by its class.
@@ -72,6 +75,9 @@ func report(w io.Writer, cmd *cobra.Command, err error) int {
 	code := exitCode(err)
 	if err == nil {
 		return 0
+	}
+	if code == exitSignal {
+		err = errInterrupted
 	}
 	if cmd == nil || !isSet(cmd, "json") {
 		text := "slipway: " + err.Error() + remedy(err) + "\n"

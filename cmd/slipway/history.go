@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"slipway/internal/access"
+	"slipway/internal/config"
 	"slipway/internal/render"
 	"slipway/internal/restore"
 )
@@ -23,8 +24,8 @@ Change: created, content, attributes, replaced (another file took the name), gon
 		Example: "  slipway versions reports/2026.odt --identity projects.identity",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return throughHistory(cmd, func(src restore.Source) error {
-				list, holes, err := restore.Versions(cmd.Context(), src, args[0])
+			return throughHistory(cmd, func(c *config.Config, src restore.Source) error {
+				list, holes, err := restore.Versions(cmd.Context(), src, inVolume(c, args[0]))
 				if err != nil {
 					return err
 				}
@@ -50,7 +51,7 @@ with one with all of it), and says since when each was there, until when, and wh
 			if err != nil {
 				return err
 			}
-			return throughHistory(cmd, func(src restore.Source) error {
+			return throughHistory(cmd, func(_ *config.Config, src restore.Source) error {
 				list, holes, err := restore.Find(cmd.Context(), src, match)
 				if err != nil {
 					return err
@@ -109,12 +110,12 @@ and in what.`,
 			if len(args) > 0 {
 				below = args[0]
 			}
-			return throughHistory(cmd, func(src restore.Source) error {
+			return throughHistory(cmd, func(c *config.Config, src restore.Source) error {
 				a, b, err := restore.LoadTwo(cmd.Context(), src, first, second)
 				if err != nil {
 					return err
 				}
-				list, err := restore.Diff(a, b, below)
+				list, err := restore.Diff(a, b, inVolume(c, below))
 				if err != nil {
 					return err
 				}
@@ -130,12 +131,12 @@ and in what.`,
 }
 
 // throughHistory runs fn with the stores that flags and configuration name.
-func throughHistory(cmd *cobra.Command, fn func(restore.Source) error) error {
+func throughHistory(cmd *cobra.Command, fn func(*config.Config, restore.Source) error) error {
 	r, err := request(cmd)
 	if err != nil {
 		return err
 	}
-	return withSource(cmd, r, fn)
+	return withSource(cmd, r, func(src restore.Source) error { return fn(r.Config, src) })
 }
 
 // holed says what could not be read; nil for nothing.

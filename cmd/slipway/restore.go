@@ -3,7 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
-
+	"io/fs"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"slipway/internal/offline"
 	"slipway/internal/render"
 	"slipway/internal/restore"
+	"slipway/internal/volumepath"
 )
 
 // readFlags are those of every verb that reads stores.
@@ -72,6 +74,17 @@ func withTree(cmd *cobra.Command, r access.Request, fn func(*restore.Tree) error
 	})
 }
 
+// inVolume turns a path as a person sees it, in the mount or in the source, into one of the volume; any other is one already.
+func inVolume(c *config.Config, path string) string {
+	if c == nil || c.Primary == nil || !filepath.IsAbs(path) {
+		return path
+	}
+	if rel, err := volumepath.Of(c.Primary, path); err == nil {
+		return rel
+	}
+	return path
+}
+
 // withSource runs fn with the stores that the request names, and its identity.
 func withSource(cmd *cobra.Command, r access.Request, fn func(restore.Source) error) error {
 	if r.Identity == "" {
@@ -117,7 +130,9 @@ interrupted restore is finished by the same command. Exit code 3: something coul
 			if err != nil {
 				return err
 			}
-			o.Paths = args
+			for _, arg := range args {
+				o.Paths = append(o.Paths, inVolume(r.Config, arg))
+			}
 			return withTree(cmd, r, func(t *restore.Tree) error { return restoreTree(cmd, t, o) })
 		},
 	}
@@ -171,7 +186,7 @@ as last sealed from the catalog.`,
 			}
 			path, recursive := "", isSet(cmd, "recursive")
 			if len(args) > 0 {
-				path = args[0]
+				path = inVolume(r.Config, args[0])
 			}
 			if r.Identity != "" {
 				return reading(cmd, r, func(t *restore.Tree) error {
@@ -184,6 +199,9 @@ as last sealed from the catalog.`,
 			}
 			return answers(cmd, r.Config, func(a offline.Answers) error {
 				rows, err := a.List(cmd.Context(), path, recursive)
+				if errors.Is(err, fs.ErrNotExist) {
+					return fmt.Errorf("%q is not in the volume as last sealed; \"slipway find NAME --identity FILE\" looks through its history", path)
+				}
 				return list(cmd, rows, err)
 			})
 		},
@@ -212,7 +230,9 @@ func catCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return reading(cmd, r, func(t *restore.Tree) error { return t.Cat(cmd.Context(), args[0], cmd.OutOrStdout()) })
+			return reading(cmd, r, func(t *restore.Tree) error {
+				return t.Cat(cmd.Context(), inVolume(r.Config, args[0]), cmd.OutOrStdout())
+			})
 		},
 	}
 	readFlags(c, true)
