@@ -49,18 +49,20 @@ func statusCommand() *cobra.Command {
 		Example: `  slipway status
   slipway status --json | jq .pending`,
 		Args: cobra.NoArgs,
-		RunE: configured(func(cmd *cobra.Command, cfg *config.Config, _ []string) error {
-			screen := func(w io.Writer, list []control.Status) error { return render.Status(w, list, time.Now()) }
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := load(cmd)
+			if err != nil {
+				return errors.Join(err, lastGood(cmd, err))
+			}
 			for {
 				list, err := offline.Status(cmd.Context(), cfg)
 				if err != nil {
 					return err
 				}
-				health.Advise(list, func() (control.Barrier, error) { return barrier(cmd.Context(), cfg.State(), "") })
 				if isSet(cmd, "watch") && !isSet(cmd, "json") {
 					_, _ = io.WriteString(cmd.OutOrStdout(), "\x1b[H\x1b[2J")
 				}
-				if err := showAll(cmd, screen, list); err != nil || !isSet(cmd, "watch") {
+				if err := showStatus(cmd, cfg.State(), list); err != nil || !isSet(cmd, "watch") {
 					return err
 				}
 				select {
@@ -69,11 +71,29 @@ func statusCommand() *cobra.Command {
 				case <-time.After(watchEvery):
 				}
 			}
-		}),
+		},
 	}
 	c.Flags().Bool("watch", false, "go on, a screen every two seconds")
 	jsonFlag(c)
 	return c
+}
+
+// showStatus shows what the daemon of a state directory has said, and what that comes to.
+func showStatus(cmd *cobra.Command, state string, list []control.Status) error {
+	health.Advise(list, func() (control.Barrier, error) { return barrier(cmd.Context(), state, "") })
+	return showAll(cmd, func(w io.Writer, list []control.Status) error { return render.Status(w, list, time.Now()) }, list)
+}
+
+// lastGood shows beside a configuration's faults how the daemon is that goes on with what the file said before.
+func lastGood(cmd *cobra.Command, err error) error {
+	var faults *config.Faults
+	if !errors.As(err, &faults) || faults.State == "" {
+		return nil
+	}
+	if _, list, err := control.FindState(cmd.Context(), faults.State); err == nil && len(list) > 0 { // the faults are told in any case
+		return showStatus(cmd, faults.State, list)
+	}
+	return nil
 }
 
 func explainCommand() *cobra.Command {

@@ -19,6 +19,10 @@ type Faults struct {
 	Path  string   `json:"path"`
 	Found []Fault  `json:"faults"`
 	lines []string // of the file, to show each fault in its place
+
+	// State is the state directory that the file names for all its faults: where the daemon is that runs with what the file said before; "" where
+	// nobody can tell.
+	State string `json:"-"`
 }
 
 // Error shows every fault with its place, the source line and a caret below it, and the fix.
