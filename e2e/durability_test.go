@@ -71,7 +71,7 @@ func TestFsyncSpoolerAway(t *testing.T) {
 	s := startDurable(t, siteOptions{plain: true, vaults: []string{"vault1"}, primary: durableTo("stored", "2s")})
 	f, err := os.Create(filepath.Join(s.mount, "db/journal"))
 	must(t, err)
-	defer f.Close() //nolint:errcheck // only written to
+	defer func() { _ = f.Close() }() // only written to
 	spooler := s.child("spooler")[0]
 	must(t, syscall.Kill(spooler, syscall.SIGSTOP))
 	began := time.Now()
@@ -94,6 +94,14 @@ func TestFsyncSpoolerAway(t *testing.T) {
 	if !regexp.MustCompile(`fsync of "db/journal" waited (1(\.\d+)?s|\d+ms) for stage stored and was answered with EIO: waits for`).MatchString(warned) {
 		t.Errorf("status warns: %s", warned)
 	}
+
+	// With time enough for the shipper to start.
+	must(t, f.Close())
+	s.stopPrimary()
+	rewrite(t, s.config, "durability_timeout: 2s", "durability_timeout: 2m")
+	s.startPrimary()
+	f, err = os.OpenFile(filepath.Join(s.mount, "db/journal"), os.O_RDWR, 0)
+	must(t, err)
 	done := make(chan error, 1)
 	go func() { done <- f.Sync() }()
 	s.eventually(5*time.Second, "the fsync to wait", func() error {
@@ -102,7 +110,7 @@ func TestFsyncSpoolerAway(t *testing.T) {
 		}
 		return nil
 	})
-	must(t, syscall.Kill(spooler, syscall.SIGKILL))
+	must(t, syscall.Kill(s.child("spooler")[0], syscall.SIGKILL))
 	s.startShipper()
 	if err := <-done; err != nil {
 		t.Errorf("over the spooler's death: %v", err)
@@ -123,7 +131,9 @@ func TestFsyncCacheDown(t *testing.T) {
 	f, err := os.Create(filepath.Join(s.mount, "db/journal"))
 	must(t, err)
 	defer f.Close() //nolint:errcheck // only written to
-	syncWrite(t, f, "first\n")
+	_, err = f.WriteString("first\n")
+	must(t, err)
+	s.eventually(30*time.Second, "the first fsync to be answered", f.Sync)
 	s.hosts["cache1"].down()
 	_, err = f.WriteString("second\n")
 	must(t, err)
