@@ -200,7 +200,8 @@ func (s *site) together(t *testing.T, what string, writers, times int) {
 	batches := s.status(s.config)["head_batch"].(float64) - head //nolint:forcetypeassert // as above
 	t.Logf("%s: %d writers, %d fsyncs each: p50 %v, p99 %v, %v batches", what, writers, times,
 		took[len(took)/2].Round(time.Millisecond), took[len(took)*99/100].Round(time.Millisecond), batches)
-	if batches > float64(3*times) {
+	// In step the writers take two batches for each round; the busier the machine, the more they get out of step. Without sharing, each fsync takes one.
+	if batches > float64(max(3*times, writers*times*2/3)) {
 		t.Errorf("%s: %d fsyncs took %v batches", what, writers*times, batches)
 	}
 }

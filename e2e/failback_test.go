@@ -78,7 +78,7 @@ func TestFailBack(t *testing.T) {
 	peerConf := filepath.Join(c.dir, "state", "peer.yml")
 	c.spawn("alpha", "peer of alpha", "peer", "-c", peerConf)
 	c.keyNamed("alpha", "2", filepath.Join(c.dir, "state", "peer", "node.key.pub"), source)
-	if out, code := c.tryOn("bravo", "umount", "--drain", "stored", "--timeout", "1m", "-c", conf); code != 0 {
+	if out, code := c.tryOn("bravo", "umount", "--drain", "stored", "--timeout", "4m", "-c", conf); code != 0 {
 		t.Fatalf("umount on bravo: exit code %d\n%s", code, out)
 	}
 	<-onBravo.done

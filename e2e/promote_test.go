@@ -37,7 +37,7 @@ func TestPromote(t *testing.T) {
 	c.linkDown("alpha")
 	unpushed := filepath.Join(c.mount, "unpushed")
 	must(t, os.WriteFile(unpushed, []byte("nobody else has this"), 0o644))
-	if out, code := c.tryOn("alpha", "wait", unpushed, "--stage", "sealed", "--timeout", "30s", "-c", c.config); code != 0 {
+	if out, code := c.tryOn("alpha", "wait", unpushed, "--stage", "sealed", "--timeout", "4m", "-c", c.config); code != 0 {
 		t.Fatalf("wait on alpha: exit code %d\n%s", code, out)
 	}
 	c.powerOff("alpha")
@@ -158,7 +158,7 @@ func (c *cluster) mounted(dir string) bool {
 // waitOn waits on a node until what was written there is stored.
 func (c *cluster) waitOn(node, path, conf string) {
 	c.t.Helper()
-	if out, code := c.tryOn(node, "wait", path, "--stage", "stored", "--timeout", "1m", "-c", conf); code != 0 {
+	if out, code := c.tryOn(node, "wait", path, "--stage", "stored", "--timeout", "4m", "-c", conf); code != 0 {
 		c.t.Fatalf("wait on %s: exit code %d\n%s", node, code, out)
 	}
 }
