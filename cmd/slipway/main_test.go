@@ -36,7 +36,7 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"rc": exitsWith, "keys": hasKeys, "awaitfile": awaitFile, "flip": flip, "sendsignal": sendSignal, "sametree": sameTree, "expand": expand,
-			"nothingin": nothingIn, "nextbatch": nextBatch,
+			"nothingin": nothingIn, "nextbatch": nextBatch, "headbatch": headBatch,
 		},
 		Deadline: time.Now().Add(5 * time.Minute), // a script that fails leaves a stopped process, which ends by a kill alone
 		Setup: func(env *testscript.Env) error {
@@ -112,10 +112,19 @@ func awaitFile(ts *testscript.TestScript, _ bool, args []string) {
 
 // nextBatch is "nextbatch VARIABLE CONFIG": the number that the next batch will have.
 func nextBatch(ts *testscript.TestScript, _ bool, args []string) {
-	ts.Check(ts.Exec("slipway", "status", "--json", "-c", args[1]))
+	ts.Setenv(args[0], strconv.FormatUint(head(ts, args[1])+1, 10))
+}
+
+// headBatch is "headbatch VARIABLE CONFIG": the number of the newest batch.
+func headBatch(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Setenv(args[0], strconv.FormatUint(head(ts, args[1]), 10))
+}
+
+func head(ts *testscript.TestScript, conf string) uint64 {
+	ts.Check(ts.Exec("slipway", "status", "--json", "-c", conf))
 	var st control.Status
 	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &st))
-	ts.Setenv(args[0], strconv.FormatUint(st.HeadBatch+1, 10))
+	return st.HeadBatch
 }
 
 // expand is "expand FILE": replaces $VARIABLES in the file.

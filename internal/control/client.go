@@ -28,12 +28,12 @@ var (
 )
 
 const (
-	answerWithin = 200 * time.Millisecond // until an answer begins
-	wholeWithin  = 20 * time.Second       // until it has ended; a Barrier may wait for news that long
+	answerWithin = time.Second      // until an answer begins; a process that is stopped is seen at once
+	wholeWithin  = 20 * time.Second // until it has ended; a Barrier may wait for news that long
 	longestLine  = 1 << 20
 )
 
-// Client asks a daemon; every call gives up after 200 ms without the beginning of an answer.
+// Client asks a daemon; every call gives up after a second without the beginning of an answer.
 type Client struct{ http *http.Client }
 
 // Dial returns a client for the daemon with this state directory; ErrNoDaemon if nobody listens, ErrSilent if it does not answer.
