@@ -46,6 +46,11 @@ func (s *Spooler) Barrier(_ context.Context, b control.Barrier) (control.Barrier
 	return b, nil
 }
 
+// Durable implements control.Syncer.
+func (s *Spooler) Durable(ctx context.Context, q control.Durable) error {
+	return s.fsyncs.Durable(ctx, q)
+}
+
 // moment is when somebody began to wait: every operation answered by then lies before the position, and what was stored by then
 // through an open handle is covered by a capture that began later.
 type moment struct {

@@ -38,10 +38,10 @@ func (s *Spooler) openPushers() error {
 		s.pushers = append(s.pushers, push.New(push.Target{
 			Name: st.Name, Kind: kind, URL: st.URL, Dest: s.stores[i], Elsewhere: others,
 			Volume: s.vol.identity, Own: s.vol.own, Log: push.CatalogLog(s.vol.history.Catalog()), Logger: s.log,
-			OnAcks:      func(_ string, list []ack.Acks) { s.stages.Acked(list); s.newsForFsyncs() },
-			OnDelivered: func(name string, head batch.Seq) { s.stages.Delivered(kind, name, head); s.newsForFsyncs() },
+			OnAcks:      func(_ string, list []ack.Acks) { s.stages.Acked(list); s.fsyncs.News() },
+			OnDelivered: func(name string, head batch.Seq) { s.stages.Delivered(kind, name, head); s.fsyncs.News() },
 			OnTrouble:   s.troubled,
-			Hurry:       s.fsyncs.any,
+			Hurry:       s.fsyncs.Any,
 			OnRotten:    s.rotten,
 			RetryMax:    s.retryMax(),
 		}))

@@ -44,9 +44,9 @@ func (r *rig) ask(id journal.Ident, path string, change ...func(*control.Durable
 		c(&q)
 	}
 	answer := make(chan error, 1)
-	before := r.s.fsyncs.count()
+	before := r.waiting()
 	go func() { answer <- r.s.Durable(r.t.Context(), q) }()
-	for deadline := time.Now().Add(10 * time.Second); r.s.fsyncs.count() == before; {
+	for deadline := time.Now().Add(10 * time.Second); r.waiting() == before; {
 		if time.Now().After(deadline) {
 			r.t.Fatal("the fsync does not wait")
 		}
@@ -54,10 +54,10 @@ func (r *rig) ask(id journal.Ident, path string, change ...func(*control.Durable
 	return answer
 }
 
-func (f *fsyncs) count() int {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return len(f.waiting)
+// waiting counts the fsyncs that wait.
+func (r *rig) waiting() int {
+	st, _ := r.s.fsyncs.Report(time.Now())
+	return st.Waiting
 }
 
 // answered makes steps until an fsync is answered.
@@ -82,7 +82,7 @@ func (r *rig) waits(answer <-chan error, steps int) {
 		_, err := r.s.Step(r.t.Context())
 		check(r.t, err)
 	}
-	if r.s.fsyncs.count() == 0 {
+	if r.waiting() == 0 {
 		r.t.Fatalf("it was answered with %v", <-answer)
 	}
 }
@@ -175,8 +175,10 @@ func TestFsyncUnclean(t *testing.T) {
 		r.waits(answer, 1)
 	}
 	r.waits(answer, 2)
-	if why := r.s.fsyncs.waiting[0].why; !strings.Contains(why, "others change the file all the time") {
-		t.Errorf("it waits for %q", why)
+	impatient := r.fsync("db/file", within(2*time.Second))
+	r.waits(impatient, 1)
+	if err := <-impatient; err == nil || !strings.Contains(err.Error(), "others change the file all the time") {
+		t.Errorf("it waits for %v", err)
 	}
 	check(t, r.answered(answer))
 	if got := r.held("db/file"); got != "second" {
@@ -216,15 +218,17 @@ func TestFsyncUnread(t *testing.T) {
 	r := syncing(t)
 	r.create("db/file", "text")
 	r.drain()
-	answer := r.fsync("db/file")
-	w := r.s.fsyncs.waiting[0]
-	w.pos.Offset += 1 << 20 // as if the journal were longer than one step folds
-	r.waits(answer, 3)
-	if w.why != "the spooler reads the journal" {
-		t.Errorf("it waits for %q", w.why)
+	answer := r.fsync("db/file", within(2*time.Second))
+	check(t, r.s.vol.tree.Within(r.s.fsyncs.Hasten)) // nothing was folded since
+	if err := <-answer; err == nil || err.Error() != "the spooler reads the journal" {
+		t.Errorf("it waits for %v", err)
 	}
-	w.pos.Offset -= 1 << 20
-	check(t, r.answered(answer))
+	check(t, r.answered(r.fsync("db/file")))
+}
+
+// within has an fsync be answered in some time.
+func within(d time.Duration) func(*control.Durable) {
+	return func(q *control.Durable) { q.Within = d }
 }
 
 // TestFsyncMoved: who is asked about is the object, not its path.
@@ -325,9 +329,11 @@ func TestFsyncTimeout(t *testing.T) {
 	if st.Fsyncs.Waiting != 0 || st.Fsyncs.TimedOut != 1 || !slices.ContainsFunc(st.Warnings, func(w string) bool { return strings.HasPrefix(w, want) }) {
 		t.Errorf("status: %+v, %q", st.Fsyncs, st.Warnings)
 	}
-	if _, w := r.s.fsyncs.report(time.Now().Add(remindFor + time.Minute)); len(w) > 0 {
+	r.skew = time.Hour
+	if w := strings.Join(status().Warnings, "\n"); strings.Contains(w, "was answered with EIO") {
 		t.Errorf("it is still said: %q", w)
 	}
+	r.skew = 0
 	// Acknowledged, the same fsync succeeds at once.
 	r.s.stages.Delivered("cache", "cache1", batch.Seq(1000))
 	check(t, r.answered(r.fsync("db/file", func(q *control.Durable) { q.Stage = control.Cached })))

@@ -20,6 +20,7 @@ import (
 	"slipway/internal/shard"
 	"slipway/internal/store"
 	"slipway/spooler/capture"
+	"slipway/spooler/fsyncs"
 	"slipway/spooler/history"
 	"slipway/spooler/pending"
 	"slipway/spooler/push"
@@ -49,7 +50,8 @@ func (s *Spooler) open() error {
 	if s.left, err = leftout.New(s.opt.Config, s.opt.Source); err != nil {
 		return err
 	}
-	if s.fsyncs.rules, err = durability.New(s.opt.Config); err != nil {
+	rules, err := durability.New(s.opt.Config)
+	if err != nil {
 		return err
 	}
 	s.stages = stages.New(s.opt.Config.MinReplicas, s.opt.Config.Copies, s.trouble)
@@ -74,6 +76,10 @@ func (s *Spooler) open() error {
 	if err := s.openSealing(v, peers); err != nil {
 		return err
 	}
+	s.fsyncs = fsyncs.New(fsyncs.Options{
+		Rules: rules, Journal: v.journalDir, Tree: v.tree, Pending: v.pending, Mirror: v.mirror, Sealer: v.sealer, History: v.history,
+		Stages: s.stages, Room: v.room, Wake: s.nudge, Now: v.now,
+	})
 	if err := v.mirror.Open(); err != nil {
 		return err
 	}

@@ -59,7 +59,7 @@ func (s *Spooler) Status(context.Context) ([]control.Status, error) {
 		st.Warn(a)
 	}
 	var timedOut []string
-	st.Fsyncs, timedOut = s.fsyncs.report(now)
+	st.Fsyncs, timedOut = s.fsyncs.Report(now)
 	st.Warnings = append(append(st.Warnings, timedOut...), room...)
 	return []control.Status{st}, nil
 }

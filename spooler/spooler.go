@@ -25,6 +25,7 @@ import (
 	"slipway/internal/leftout"
 	"slipway/internal/state"
 	"slipway/internal/store"
+	"slipway/spooler/fsyncs"
 	"slipway/spooler/push"
 	"slipway/spooler/seal"
 	"slipway/spooler/sender"
@@ -52,7 +53,7 @@ type Spooler struct {
 	vol     *volume
 	left    *leftout.Finder // what `exclude:` leaves out
 	wake    chan struct{}   // capacity one: something happened
-	fsyncs  fsyncs
+	fsyncs  *fsyncs.Fsyncs
 	pushers []*push.Pusher // to the replica peers; the last one to the cache
 	sender  *sender.Sender // when the last one may send
 	stores  []store.Store  // the pushers' destinations
@@ -106,7 +107,7 @@ func (s *Spooler) Run(ctx context.Context) error {
 	for range workers.Count {
 		g.Go(func() error { return s.vol.pool.Loop(ctx, false) })
 	}
-	if s.fsyncs.rules != nil {
+	if s.fsyncs.Asked() {
 		g.Go(func() error { return s.vol.pool.Loop(ctx, true) })
 	}
 	g.Go(func() error { return s.loop(ctx) })
@@ -138,7 +139,7 @@ func (s *Spooler) loop(ctx context.Context) error {
 		if err != nil && ctx.Err() == nil {
 			s.log.Error("sealing does not go on", "error", err)
 			s.vol.setProblem(err)
-			s.fsyncs.blame(err)
+			s.fsyncs.Blame(err)
 			again = time.Second
 		}
 		return again, false, nil
@@ -189,7 +190,7 @@ func (s *Spooler) Step(ctx context.Context) (time.Duration, error) {
 		return 0, nil
 	}
 	if err := v.tree.Within(func() error {
-		if err := s.hasten(); err != nil {
+		if err := s.fsyncs.Hasten(); err != nil {
 			return err
 		}
 		return v.tree.ManyPaths(v.dispatch)
@@ -205,7 +206,7 @@ func (s *Spooler) Step(ctx context.Context) (time.Duration, error) {
 	} else if err := v.sealer.Advance(); err != nil {
 		return 0, err
 	}
-	s.answerFsyncs()
+	s.fsyncs.Answer()
 	return s.pause(next), nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"slipway/internal/ack"
+	"slipway/internal/config"
 	"slipway/internal/control"
 	"slipway/internal/journal"
 	"slipway/spooler/capture"
@@ -70,12 +71,13 @@ func TestStatesOfFile(t *testing.T) {
 			r.data("f")
 		}, "written", "waits for room in the local store"},
 		{"an fsync waits", func(r *rig) {
+			r.cfg.Durability = []config.Durability{{Path: "f", Stage: "replicated"}}
 			r.open()
 			r.create("f", "1")
 			r.drain()
 			r.fsync("f")
 			for !r.s.vol.pending.NextHasty() {
-				check(r.t, r.s.vol.tree.Within(func() error { return errors.Join(r.s.vol.catchUp(), r.s.hasten()) }))
+				check(r.t, r.s.vol.tree.Within(func() error { return errors.Join(r.s.vol.catchUp(), r.s.fsyncs.Hasten()) }))
 			}
 		}, "written", "an fsync waits for it: it is read next"},
 	} {

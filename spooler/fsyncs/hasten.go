@@ -1,4 +1,4 @@
-package spooler
+package fsyncs
 
 import (
 	"errors"
@@ -13,9 +13,8 @@ import (
 	"slipway/spooler/pending"
 )
 
-// hasten finds what fsyncs wait for and makes it due at once. It is called by a step with the tree open, behind the folding.
-func (s *Spooler) hasten() error {
-	f, v := &s.fsyncs, s.vol
+// Hasten finds what fsyncs wait for and makes it due at once. It is called by a step with the tree open, behind the folding.
+func (f *Fsyncs) Hasten() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var gone []*fsync
@@ -24,7 +23,7 @@ func (s *Spooler) hasten() error {
 		if w.seq > 0 {
 			continue
 		}
-		err := s.hastenOne(w, &u)
+		err := f.hastenOne(w, &u)
 		if errors.Is(err, fs.ErrNotExist) {
 			w.done <- err
 			gone = append(gone, w)
@@ -35,7 +34,7 @@ func (s *Spooler) hasten() error {
 	for _, w := range gone {
 		f.removeLocked(w)
 	}
-	v.sealer.Urge(u.ready, u.reading)
+	f.opt.Sealer.Urge(u.ready, u.reading)
 	return nil
 }
 
@@ -45,13 +44,12 @@ type urgency struct {
 	reading bool      // and more is being read
 }
 
-func (s *Spooler) hastenOne(w *fsync, u *urgency) error {
-	v := s.vol
+func (f *Fsyncs) hastenOne(w *fsync, u *urgency) error {
 	if slices.ContainsFunc(w.held, pending.Awaited.Lost) {
 		w.found = false // removed; or dropped and found again by the walk
 	}
 	if !w.found {
-		if err := s.find(w); err != nil || !w.found {
+		if err := f.find(w); err != nil || !w.found {
 			return err
 		}
 	}
@@ -59,15 +57,15 @@ func (s *Spooler) hastenOne(w *fsync, u *urgency) error {
 	for _, a := range w.held {
 		if !a.Read() {
 			all = false
-			v.pending.Hurry(a)
+			f.opt.Pending.Hurry(a)
 		}
 	}
 	if !all {
-		u.reading, w.ready, w.why = true, time.Time{}, v.pending.WhyUnread(w.held, v.room())
+		u.reading, w.ready, w.why = true, time.Time{}, f.opt.Pending.WhyUnread(w.held, f.opt.Room())
 		return nil
 	}
 	if w.ready.IsZero() {
-		w.ready = v.now()
+		w.ready = f.opt.Now()
 	}
 	w.why = "the next batch"
 	if u.ready.IsZero() || w.ready.Before(u.ready) {
@@ -77,29 +75,28 @@ func (s *Spooler) hastenOne(w *fsync, u *urgency) error {
 }
 
 // find resolves what an fsync is about, once the journal is folded up to it: the file's content, or the names in a directory.
-func (s *Spooler) find(w *fsync) error {
-	v := s.vol
-	if v.mirror.Folded().Before(w.pos) {
+func (f *Fsyncs) find(w *fsync) error {
+	if f.opt.Mirror.Folded().Before(w.pos) {
 		w.why = "the spooler reads the journal"
 		return nil
 	}
-	id, ok, err := v.tree.ByIdent(w.ask.Object)
+	id, ok, err := f.opt.Tree.ByIdent(w.ask.Object)
 	if err != nil {
 		return err
 	}
 	if !ok {
-		if v.mirror.Walking() {
+		if f.opt.Mirror.Walking() {
 			w.why = "its directory has not been compared with the source yet"
 			return nil
 		}
 		return fmt.Errorf("fsync of %q: it is not in the volume: %w", w.ask.Path, fs.ErrNotExist)
 	}
-	n, err := v.tree.Get(id)
+	n, err := f.opt.Tree.Get(id)
 	if err != nil || n == nil {
 		return err
 	}
 	if w.ask.Names {
-		if w.stage, err = s.stageByNames(id, w.ask.Stage); err != nil {
+		if w.stage, err = f.stageByNames(id, w.ask.Stage); err != nil {
 			return err
 		}
 	}
@@ -108,27 +105,27 @@ func (s *Spooler) find(w *fsync) error {
 	case w.stage == control.Pending:
 		return nil // none of its names asks for anything
 	case n.IsRegular():
-		p := v.pending.Mark(id, pending.Written, n.Attr.Size, v.mirror.Folded())
+		p := f.opt.Pending.Mark(id, pending.Written, n.Attr.Size, f.opt.Mirror.Folded())
 		w.held = []pending.Awaited{p.Await()}
 	case n.IsDir():
-		w.held, err = v.unreadNames(id, w.pos)
+		w.held, err = f.unreadNames(id, w.pos)
 	}
 	return err
 }
 
 // stageByNames returns the highest stage that one of a file's names asks for.
-func (s *Spooler) stageByNames(id batch.FileID, least control.Stage) (control.Stage, error) {
-	names, err := s.vol.tree.NamesOf(id)
+func (f *Fsyncs) stageByNames(id batch.FileID, least control.Stage) (control.Stage, error) {
+	names, err := f.opt.Tree.NamesOf(id)
 	if err != nil {
 		return least, err
 	}
 	for _, k := range names {
-		dir, ok, err := s.vol.tree.Path(k.Parent)
+		dir, ok, err := f.opt.Tree.Path(k.Parent)
 		if err != nil {
 			return least, err
 		}
 		if ok {
-			least = max(least, s.fsyncs.rules.File(joinPath(dir, k.Name)))
+			least = max(least, f.opt.Rules.File(joinPath(dir, k.Name)))
 		}
 	}
 	return least, nil
@@ -143,13 +140,13 @@ func joinPath(dir, name string) string {
 
 // unreadNames returns the files that keep names of a directory out of the batches: those that were there at a position and whose content
 // was never sealed.
-func (v *volume) unreadNames(dir batch.FileID, pos journal.Position) (held []pending.Awaited, err error) {
-	for id := range v.tree.UnsealedIn(dir) {
-		p := v.pending.Get(id)
+func (f *Fsyncs) unreadNames(dir batch.FileID, pos journal.Position) (held []pending.Awaited, err error) {
+	for id := range f.opt.Tree.UnsealedIn(dir) {
+		p := f.opt.Pending.Get(id)
 		if p == nil || !p.ChangedBefore(pos) {
 			continue
 		}
-		n, err := v.tree.Get(id)
+		n, err := f.opt.Tree.Get(id)
 		if err != nil {
 			return nil, err
 		}
@@ -161,9 +158,8 @@ func (v *volume) unreadNames(dir batch.FileID, pos journal.Position) (held []pen
 	return held, nil
 }
 
-// answerFsyncs answers those that wait no longer. A step calls it behind the sealing.
-func (s *Spooler) answerFsyncs() {
-	f, v := &s.fsyncs, s.vol
+// Answer answers those that wait no longer. A step calls it behind the sealing.
+func (f *Fsyncs) Answer() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.waiting = slices.DeleteFunc(f.waiting, func(w *fsync) bool {
@@ -171,15 +167,15 @@ func (s *Spooler) answerFsyncs() {
 			w.done <- nil
 			return true
 		}
-		if w.found && w.seq == 0 && v.seals(w) {
-			w.seq = v.history.Meta().Head
+		if w.found && w.seq == 0 && f.seals(w) {
+			w.seq = f.opt.History.Meta().Head
 		}
 		if w.seq == 0 {
 			return false
 		}
-		stage, _ := s.stages.Of(w.seq)
+		stage, _ := f.opt.Stages.Of(w.seq)
 		if stage < w.stage {
-			w.why, _ = s.stages.Why(w.seq, stage, s.vol.now())
+			w.why, _ = f.opt.Stages.Why(w.seq, stage, f.opt.Now())
 			return false
 		}
 		w.done <- nil
@@ -189,11 +185,11 @@ func (s *Spooler) answerFsyncs() {
 
 // seals tells whether the batches up to the head have everything that an fsync is about: the content, and the names and attributes of
 // its position.
-func (v *volume) seals(w *fsync) bool {
+func (f *Fsyncs) seals(w *fsync) bool {
 	for _, a := range w.held {
 		if !a.Sealed() {
 			return false
 		}
 	}
-	return v.history.Meta().Head > 0 && v.sealer.Covers(w.pos)
+	return f.opt.History.Meta().Head > 0 && f.opt.Sealer.Covers(w.pos)
 }

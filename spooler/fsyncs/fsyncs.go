@@ -1,4 +1,8 @@
-package spooler
+// Package fsyncs holds the fsyncs that wait for a stage (`durability:`). The spooler's loop finds out what each waits for, has it read at
+// once, and answers.
+//
+// They are kept in memory only: when this process dies the mount asks again.
+package fsyncs
 
 import (
 	"context"
@@ -12,13 +16,32 @@ import (
 	"slipway/internal/control"
 	"slipway/internal/durability"
 	"slipway/internal/journal"
+	"slipway/spooler/history"
+	"slipway/spooler/mirror"
 	"slipway/spooler/pending"
+	"slipway/spooler/seal"
+	"slipway/spooler/stages"
+	"slipway/spooler/tree"
 )
 
-// fsyncs are those that wait for a stage (`durability:`). The loop finds out what each waits for, has it read at once, and answers.
-// They are kept in memory only: when this process dies the mount asks again.
-type fsyncs struct {
-	rules *durability.Rules
+// Options of fsyncs.
+type Options struct {
+	Rules   *durability.Rules // nil: nobody waits
+	Journal string            // its directory
+	Tree    *tree.Tree
+	Pending *pending.Set
+	Mirror  *mirror.Mirror
+	Sealer  *seal.Sealer
+	History *history.History
+	Stages  *stages.Stages
+	Room    func() bool // whether the own store may take more
+	Wake    func()      // wakes the loop
+	Now     func() time.Time
+}
+
+// Fsyncs are those that wait.
+type Fsyncs struct {
+	opt Options
 
 	mu       sync.Mutex // guards what follows, and the waiting ones
 	waiting  []*fsync
@@ -26,6 +49,12 @@ type fsyncs struct {
 	last     string // the last one that timed out, in words
 	lastAt   time.Time
 }
+
+// New makes a set in which nobody waits.
+func New(opt Options) *Fsyncs { return &Fsyncs{opt: opt} }
+
+// Asked tells whether fsyncs wait at all in this volume.
+func (f *Fsyncs) Asked() bool { return f.opt.Rules != nil }
 
 // fsync is one that waits.
 type fsync struct {
@@ -42,46 +71,47 @@ type fsync struct {
 	why   string            // what it waits for, in words
 }
 
-// Durable implements control.Syncer.
-func (s *Spooler) Durable(ctx context.Context, q control.Durable) error {
-	pos, err := s.vol.position()
+// Durable returns when what an fsync is about has reached the stage, or with the reason why it has not in time. It may be called at any
+// time, as may Any, Blame, Report and News; whoever calls the others holds the lock of the volume.
+func (f *Fsyncs) Durable(ctx context.Context, q control.Durable) error {
+	pos, err := journal.End(f.opt.Journal)
 	if err != nil {
 		return fmt.Errorf("read journal's end: %w", err)
 	}
 	w := &fsync{ask: q, pos: pos, done: make(chan error, 1), stage: q.Stage, why: "the spooler is busy"}
-	s.fsyncs.add(w)
-	s.nudge()
+	f.add(w)
+	f.opt.Wake()
 	patience := time.NewTimer(q.Within)
 	defer patience.Stop()
 	select {
 	case err := <-w.done:
 		return err
 	case <-ctx.Done(): // interrupted
-		s.fsyncs.remove(w)
+		f.remove(w)
 		return ctx.Err()
 	case <-patience.C:
-		return s.fsyncs.giveUp(w, s.opt.Now())
+		return f.giveUp(w, f.opt.Now())
 	}
 }
 
-func (f *fsyncs) add(w *fsync) {
+func (f *Fsyncs) add(w *fsync) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.waiting = append(f.waiting, w)
 }
 
-func (f *fsyncs) remove(w *fsync) {
+func (f *Fsyncs) remove(w *fsync) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.removeLocked(w)
 }
 
-func (f *fsyncs) removeLocked(w *fsync) {
+func (f *Fsyncs) removeLocked(w *fsync) {
 	f.waiting = slices.DeleteFunc(f.waiting, func(x *fsync) bool { return x == w })
 }
 
 // giveUp ends an fsync that has waited long enough.
-func (f *fsyncs) giveUp(w *fsync, now time.Time) error {
+func (f *Fsyncs) giveUp(w *fsync, now time.Time) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	select {
@@ -96,15 +126,15 @@ func (f *fsyncs) giveUp(w *fsync, now time.Time) error {
 	return errors.New(w.why)
 }
 
-// any tells whether one waits.
-func (f *fsyncs) any() bool {
+// Any tells whether one waits.
+func (f *Fsyncs) Any() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return len(f.waiting) > 0
 }
 
-// blame notes why nothing is sealed at all.
-func (f *fsyncs) blame(problem error) {
+// Blame notes why nothing is sealed at all.
+func (f *Fsyncs) Blame(problem error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, w := range f.waiting {
@@ -115,9 +145,9 @@ func (f *fsyncs) blame(problem error) {
 // remindFor is how long status reminds of an fsync that timed out.
 const remindFor = 10 * time.Minute
 
-// report returns how many wait, and a warning about the last one that did so in vain.
-func (f *fsyncs) report(now time.Time) (*control.FsyncStatus, []string) {
-	if f.rules == nil {
+// Report returns how many wait, and a warning about the last one that did so in vain.
+func (f *Fsyncs) Report(now time.Time) (*control.FsyncStatus, []string) {
+	if f.opt.Rules == nil {
 		return nil, nil
 	}
 	f.mu.Lock()
@@ -129,9 +159,9 @@ func (f *fsyncs) report(now time.Time) (*control.FsyncStatus, []string) {
 	return st, []string{fmt.Sprintf("%s (at %s; %d since the spooler started)", f.last, f.lastAt.Format(time.TimeOnly), f.timedOut)}
 }
 
-// newsForFsyncs wakes the loop where somebody waits for a stage.
-func (s *Spooler) newsForFsyncs() {
-	if s.fsyncs.any() {
-		s.nudge()
+// News wakes the loop where somebody waits for a stage.
+func (f *Fsyncs) News() {
+	if f.Any() {
+		f.opt.Wake()
 	}
 }
