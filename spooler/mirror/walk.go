@@ -99,7 +99,7 @@ func (m *Mirror) endWalk() error {
 		}
 	}
 	clear(m.unnamed)
-	m.queue, m.checked, m.why = nil, nil, ""
+	m.queue, m.checked, m.why = nil, map[batch.FileID]struct{}{}, ""
 	m.opt.Changed()
 	m.opt.Log.Info("tree compared with the source", "pending", m.pending.Len())
 	return nil
