@@ -27,8 +27,9 @@ import (
 	"slipway/spooler/workers"
 )
 
-// volume is the state of one owned volume between the journal and the node's own store. Every method expects mu to be held;
-// the spooler's loop holds it during a step, the control socket while it looks something up.
+// volume is one owned volume between the journal and the node's own store: its rooms, each of which holds what it knows, and the lock of
+// those that take none. Every method expects mu to be held; the spooler's loop holds it during a step, the control socket while it looks
+// something up.
 type volume struct {
 	mu sync.Mutex
 
@@ -51,23 +52,23 @@ type volume struct {
 	rebooted   bool // the machine has been started since the last commit
 	bootID     string
 	exclude    *exclude.List // nil: nothing is
-	rpo        *rpo.Deadlines
 
-	// what the journal and the source say, and how far that is sealed
-	history *history.History
-	tree    *tree.Tree
-	pending *pending.Set
-	mirror  *mirror.Mirror
-	pool    *workers.Pool
+	// the rooms that mu guards, in the order in which a change passes them
+	tree    *tree.Tree       // what was folded, over what was sealed
+	pending *pending.Set     // what is to be read, and when
+	mirror  *mirror.Mirror   // brings the journal and the source into both
+	pool    *workers.Pool    // reads; the workers' side of it needs no mu
+	sealer  *seal.Sealer     // makes batches
+	history *history.History // has them
+	rpo     *rpo.Deadlines   // says what is late
 
-	sealer  *seal.Sealer
-	packing *capture.Packing
-
-	// the own store's room
+	// what locks itself: workers, pushers and the evictor use it beside the loop
+	packing  *capture.Packing
 	usage    evict.Usage
 	evictor  *evict.Evictor
-	capBytes int64
+	capBytes int64 // of the own store
 
+	// the spooler's, called by the rooms
 	nudge       func() // wakes the loop
 	onSealed    func(batch.Seq)
 	onPublished func(batch.Object)

@@ -76,7 +76,7 @@ func (p *Pool) Once(ctx context.Context, r Reader, onlyHasty bool) bool {
 }
 
 // read reads one file, unless it is as it was sealed.
-func (p *Pool) read(ctx context.Context, r Reader, j job) {
+func (p *Pool) read(ctx context.Context, r Reader, j *job) {
 	x := result{job: j}
 	same := false
 	if same, x.stillOpen = unchanged(p.opt.Source, j); !same {
@@ -98,7 +98,7 @@ type known struct {
 
 // unchanged tells whether a file is as it was sealed and nobody writes to it. It saves reading a database that is held open
 // and a file that was opened for writing but not written.
-func unchanged(root *os.File, j job) (same, stillOpen bool) {
+func unchanged(root *os.File, j *job) (same, stillOpen bool) {
 	if !j.sealed.trusted {
 		return false, false
 	}

@@ -40,8 +40,8 @@ type Options struct {
 // Pool is what the loop and the workers share.
 type Pool struct {
 	opt    Options
-	jobs   chan job
-	hasty  chan job // files that fsyncs wait for
+	jobs   chan *job
+	hasty  chan *job // files that fsyncs wait for
 	reader *capture.Capturer
 
 	// the loop's
@@ -62,7 +62,7 @@ type job struct {
 }
 
 type result struct {
-	job
+	*job
 	got       *capture.Captured // nil: the file is as it was sealed, nothing was read
 	stillOpen bool              // then: but it is open or mapped
 }
@@ -70,7 +70,7 @@ type result struct {
 // New makes a pool. Nothing is started.
 func New(opt Options) *Pool {
 	return &Pool{
-		opt: opt, jobs: make(chan job, jobsMax), hasty: make(chan job, jobsMax), reader: capture.New(opt.Source, opt.Keys),
+		opt: opt, jobs: make(chan *job, jobsMax), hasty: make(chan *job, jobsMax), reader: capture.New(opt.Source, opt.Keys),
 	}
 }
 
@@ -93,11 +93,11 @@ func (p *Pool) Dispatch(t *tree.Tree, set *pending.Set, at journal.Position) err
 		if f == nil {
 			return nil
 		}
-		j, ready, err := p.prepare(t, set, f)
+		j, err := p.prepare(t, set, f)
 		if err != nil {
 			return err
 		}
-		if !ready {
+		if j == nil {
 			continue
 		}
 		p.busy++
@@ -111,29 +111,29 @@ func (p *Pool) Dispatch(t *tree.Tree, set *pending.Set, at journal.Position) err
 	return nil
 }
 
-// prepare makes a due file's job; false if there is nothing to read (now).
-func (p *Pool) prepare(t *tree.Tree, set *pending.Set, f *pending.File) (j job, ready bool, err error) {
+// prepare makes a due file's job; nil if there is nothing to read (now).
+func (p *Pool) prepare(t *tree.Tree, set *pending.Set, f *pending.File) (*job, error) {
 	n, err := t.Get(f.ID())
 	if err != nil {
-		return job{}, false, err
+		return nil, err
 	}
 	if n == nil {
 		set.Remove(f.ID())
-		return job{}, false, nil
+		return nil, nil
 	}
 	path, ok, err := t.Path(f.ID())
 	if err != nil {
-		return job{}, false, err
+		return nil, err
 	}
 	if !ok {
 		set.Retry(f, "", nil) // the walk has not come there yet
-		return job{}, false, nil
+		return nil, nil
 	}
-	return job{
+	return &job{
 		Job:  capture.Job{ID: f.ID(), Path: path, Ident: n.Ident, Force: set.MustRead(f)},
 		file: f, bytes: f.Bytes(),
 		sealed: known{ctime: n.Ctime, size: n.Size, trusted: n.Content != nil && n.Content.Clean && !p.opt.Distrust && !f.MovedWhenSealed()},
-	}, true, nil
+	}, nil
 }
 
 // Collect takes what the workers brought, and returns the files whose capture waits for a batch now.
