@@ -10,10 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"slipway/internal/batch"
 	"slipway/internal/control"
 	"slipway/internal/journal"
-	"slipway/spooler/tree"
 )
 
 // barrier asks once more about what a former answer is about.
@@ -199,10 +197,6 @@ func TestBarrierRemovedOverRestart(t *testing.T) {
 	if b.Sealed {
 		t.Errorf("the removal is taken for sealed: %+v", b)
 	}
-	check(t, r.s.vol.tree.Within(func() error { return r.othersGo() }))
-	if b := r.barrier(control.Barrier{Paths: []string{"f"}}); b.Sealed {
-		t.Errorf("the removal is taken for sealed: %+v", b)
-	}
 	r.drain()
 	if b = r.barrier(b); !b.Sealed {
 		t.Errorf("after draining: %+v", b)
@@ -224,16 +218,4 @@ func TestBarrierWhileAdopting(t *testing.T) {
 	if b = r.barrier(b); !b.Sealed {
 		t.Errorf("after draining: %+v", b)
 	}
-}
-
-// othersGo has more names go than the tree remembers.
-func (r *rig) othersGo() error {
-	t := r.s.vol.tree
-	for i := range tree.RemovedMax + 1 {
-		name := fmt.Sprintf("other %d", i)
-		if err := errors.Join(t.Link(batch.Root, name, batch.Root), t.Link(batch.Root, name, 0)); err != nil {
-			return err
-		}
-	}
-	return nil
 }

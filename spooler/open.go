@@ -55,6 +55,24 @@ func (s *Spooler) open() error {
 		return err
 	}
 	s.stages = stages.New(s.opt.Config.MinReplicas, s.opt.Config.Copies, s.trouble)
+	s.tellOf(v)
+	if err := s.openRooms(v, peers, rules); err != nil {
+		return err
+	}
+	v.applyExcludeChange()
+	v.sealer.CheckNamed()
+	if err := s.openBackups(); err != nil {
+		return err
+	}
+	if err := s.openPushers(); err != nil {
+		return err
+	}
+	s.openSender()
+	return nil
+}
+
+// tellOf has the loop and the pushers hear of what happens in the volume.
+func (s *Spooler) tellOf(v *volume) {
 	v.nudge = s.nudge
 	v.onSealed = func(batch.Seq) {
 		for _, p := range s.pushers {
@@ -67,6 +85,10 @@ func (s *Spooler) open() error {
 			p.ShardPublished(o)
 		}
 	}
+}
+
+// openRooms opens catalog and journal, and makes what lies between them.
+func (s *Spooler) openRooms(v *volume, peers []batch.Peer, rules *durability.Rules) error {
 	if err := v.history.Open(s.state.Catalog()); err != nil {
 		return err
 	}
@@ -80,19 +102,7 @@ func (s *Spooler) open() error {
 		Rules: rules, Journal: v.journalDir, Tree: v.tree, Pending: v.pending, Mirror: v.mirror, Sealer: v.sealer, History: v.history,
 		Stages: s.stages, Room: v.room, Wake: s.nudge, Now: v.now,
 	})
-	if err := v.mirror.Open(); err != nil {
-		return err
-	}
-	v.applyExcludeChange()
-	v.sealer.CheckNamed()
-	if err := s.openBackups(); err != nil {
-		return err
-	}
-	if err := s.openPushers(); err != nil {
-		return err
-	}
-	s.openSender()
-	return nil
+	return v.mirror.Open()
 }
 
 func (s *Spooler) newVolume() (*volume, error) {

@@ -2,7 +2,6 @@ package spooler
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -11,7 +10,6 @@ import (
 
 	"slipway/internal/config"
 	"slipway/internal/control"
-	"slipway/spooler/rpo"
 )
 
 // late returns what status says is late some time from now, as level, path and store.
@@ -109,49 +107,4 @@ func TestLatePaths(t *testing.T) {
 	r.drain()
 	expect("there too", 40*time.Second, "error db/ cache1")
 	expect("everything", 2*time.Hour, "error  cache1", "error db/ cache1")
-}
-
-// TestManyPending: a look finds out some names, the next ones more, and all in the end.
-func TestManyPending(t *testing.T) {
-	r := newRig(t)
-	r.cfg.RPO = config.RPO{Paths: []config.PathDeadline{{Path: "last", Deadline: config.Deadline{Error: time.Second}}}}
-	r.mount()
-	r.open()
-	for i := range 2 * rpo.NamesALook {
-		r.create(fmt.Sprintf("file %d", i), "")
-	}
-	r.create("last", "")
-	v := r.s.vol
-	v.mu.Lock()
-	check(t, v.tree.Within(func() error {
-		for more := true; more; {
-			var err error
-			if more, err = v.mirror.Fold(); err != nil {
-				return err
-			}
-		}
-		return nil
-	}))
-	v.mu.Unlock()
-	if v.pending.Len() < 2*rpo.NamesALook {
-		t.Fatalf("%d files are pending", v.pending.Len())
-	}
-	known := func() (n int) {
-		for p := range v.pending.All() {
-			if _, is := p.Below(v.mirror.Renames()); is {
-				n++
-			}
-		}
-		return n
-	}
-	r.late(time.Hour)
-	if n := known(); n != rpo.NamesALook {
-		t.Errorf("%d names at the first look", n)
-	}
-	for range 2 {
-		r.late(time.Hour)
-	}
-	if got := r.late(time.Hour); len(got) != 1 || known() != v.pending.Len() {
-		t.Errorf("late %q, %d names are known", got, known())
-	}
 }

@@ -32,8 +32,8 @@ type touched struct {
 	sealed time.Time
 }
 
-// NamesALook bounds how many pending files' names are found out at a look: many at once come on a first backup, where nobody waits for this.
-const NamesALook = 2000
+// namesALook bounds how many pending files' names are found out at a look: many at once come on a first backup, where nobody waits for this.
+const namesALook = 2000
 
 // New makes what follows a configuration.
 func New(c config.RPO) (*Deadlines, error) {
@@ -164,7 +164,7 @@ func (r *Deadlines) pathsOf(v Volume, p *pending.File, looked *int) (uint64, err
 	if known {
 		return paths, nil
 	}
-	if *looked++; *looked > NamesALook {
+	if *looked++; *looked > namesALook {
 		return 0, nil
 	}
 	path, ok, err := v.Tree.Path(p.ID())

@@ -6,8 +6,8 @@ import (
 	"slipway/internal/batch"
 )
 
-// RemovedMax bounds how many names are remembered.
-const RemovedMax = 16 << 10
+// removedMax bounds how many names are remembered.
+const removedMax = 16 << 10
 
 // removedSet remembers the names that last ceased to lead where they led, so that a barrier for a file removed just before knows it
 // from one that never was. It is lost with the process, and needed only once the removal is sealed: until then the catalog knows.
@@ -24,12 +24,12 @@ func (r *removedSet) add(k Key) {
 	if r.keys == nil {
 		r.keys = map[Key]struct{}{}
 	}
-	if len(r.ring) < RemovedMax {
+	if len(r.ring) < removedMax {
 		r.ring = append(r.ring, k)
 	} else {
 		delete(r.keys, r.ring[r.next])
 		r.ring[r.next] = k
-		r.next = (r.next + 1) % RemovedMax
+		r.next = (r.next + 1) % removedMax
 	}
 	r.keys[k] = struct{}{}
 }

@@ -248,13 +248,13 @@ func TestKnew(t *testing.T) {
 
 func TestRemovedSetIsBounded(t *testing.T) {
 	var set removedSet
-	for i := range RemovedMax + 5 {
+	for i := range removedMax + 5 {
 		set.add(Key{batch.FileID(i), "x"})
 		set.add(Key{batch.FileID(i), "x"})
 	}
 	_, oldest := set.keys[Key{4, "x"}]
 	_, kept := set.keys[Key{5, "x"}]
-	if len(set.keys) != RemovedMax || len(set.ring) != RemovedMax || oldest || !kept {
+	if len(set.keys) != removedMax || len(set.ring) != removedMax || oldest || !kept {
 		t.Errorf("%d keys, %d in the ring, %v, %v", len(set.keys), len(set.ring), oldest, kept)
 	}
 }
