@@ -8,7 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"slipway/internal/batch"
+	"slipway/internal/control"
 	"slipway/internal/journal"
+	"slipway/internal/offline"
 	"slipway/internal/restore"
 	"slipway/spooler/seal"
 )
@@ -234,4 +236,43 @@ func TestAskedAtOnce(t *testing.T) {
 	if err != nil || len(rows) != 2 {
 		t.Errorf("pending: %+v, %v", rows, err)
 	}
+}
+
+// TestEndInOrder: what was opened and closed as it was is no change to whoever looks when the spooler has ended in order; what is not
+// sealed is still one.
+func TestEndInOrder(t *testing.T) {
+	r := newRig(t)
+	r.mount()
+	r.open()
+	r.create("a", "content")
+	r.drain()
+	id, attr := r.stat("a")
+	r.w.Append(&journal.Record{Op: journal.OpOpen, Node: id, Attr: attr}, &journal.Record{Op: journal.OpRelease, Node: id, Attr: attr})
+	r.drain()
+	if lists := r.pendingAfterRest(); len(lists) != 0 {
+		t.Errorf("pending: %v", lists)
+	}
+	r.open()
+	r.write("a", "other content")
+	_, err := r.s.Step(t.Context())
+	check(t, err)
+	if lists := r.pendingAfterRest(); len(lists) != 1 || lists[0].Path != "a" {
+		t.Errorf("pending: %v", lists)
+	}
+	r.open()
+	r.drain()
+	r.restored()
+}
+
+// pendingAfterRest ends the spooler in order and asks the disk.
+func (r *rig) pendingAfterRest() []control.PendingRow {
+	r.t.Helper()
+	check(r.t, r.s.rest())
+	r.close()
+	v, err := offline.Open(r.t.Context(), r.cfg, control.Dead)
+	check(r.t, err)
+	defer func() { check(r.t, v.Close()) }()
+	rows, err := v.Pending(r.t.Context(), 0)
+	check(r.t, err)
+	return rows
 }

@@ -118,7 +118,18 @@ func (s *Spooler) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return s.sender.Run(ctx) })
 	g.Go(func() error { return s.evictLoop(ctx) })
-	return g.Wait()
+	err := g.Wait()
+	if errors.Is(err, context.Canceled) {
+		err = errors.Join(err, s.rest())
+	}
+	return err
+}
+
+// rest leaves the catalog as far as the journal has been read, when the spooler ends in order.
+func (s *Spooler) rest() error {
+	s.vol.mu.Lock()
+	defer s.vol.mu.Unlock()
+	return s.vol.sealer.Advance(1)
 }
 
 // nudge wakes the loop.
@@ -203,7 +214,7 @@ func (s *Spooler) Step(ctx context.Context) (time.Duration, error) {
 			return 0, err
 		}
 		next = time.Time{}
-	} else if err := v.sealer.Advance(); err != nil {
+	} else if err := v.sealer.Advance(seal.AdvanceBytes); err != nil {
 		return 0, err
 	}
 	s.fsyncs.Answer()

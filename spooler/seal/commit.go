@@ -97,11 +97,12 @@ func (s *Sealer) settleCommitted(b *Batch) {
 // AdvanceBytes is how much of the journal may lie folded without a batch.
 const AdvanceBytes = 1 << 20
 
-// Advance moves the catalog's position behind records that changed nothing (files opened for writing and closed as they were),
-// so that the journal does not grow without a batch. Only while nothing lies over the catalog: what does would be forgotten.
-func (s *Sealer) Advance() error {
+// Advance moves the catalog's position behind records that changed nothing (files opened for writing and closed as they were), once
+// they are so many bytes: so that the journal does not grow without a batch, and at the end so that whoever looks while no spooler runs
+// does not take them for changes. Only while nothing lies over the catalog: what does would be forgotten.
+func (s *Sealer) Advance(least int64) error {
 	was, is := s.opt.History.Meta().Position, s.opt.Mirror.Folded()
-	if is.Serial == was.Serial && is.Offset-was.Offset < AdvanceBytes || s.opt.History.Meta().Head == 0 ||
+	if is.Serial == was.Serial && is.Offset-was.Offset < least || s.opt.History.Meta().Head == 0 ||
 		!s.opt.Tree.IsSealed() || len(s.arrived) > 0 {
 		return nil
 	}
