@@ -79,6 +79,7 @@ type cursor struct {
 	err       error     // Waiting, Refused: why
 	full      bool      // that is because its disk is full or read-only
 	damage    string    // what reading back found
+	back      wentBack
 	weak      []string
 	skew      time.Duration
 	begun     []batch.Seq // for each item of ship.when: up to where it has held

@@ -15,6 +15,7 @@ import (
 
 	"slipway/internal/batch"
 	"slipway/internal/config"
+	"slipway/internal/control"
 	"slipway/internal/store"
 )
 
@@ -199,8 +200,24 @@ func TestHostThatWentBack(t *testing.T) {
 			if c.log.find("a backup host has gone back") != 1 {
 				t.Error("nobody said so")
 			}
+			c.wantWentBack("vault2, which had batch 4, was found without it at ")
+			c.clock.pass(backShown + time.Second)
+			c.wantWentBack("")
 			c.noneIllegal()
 		})
+	}
+}
+
+// wantWentBack looks for what status warns of, and no fault of health: all has been sent again.
+func (c *cacheHost) wantWentBack(want string) {
+	c.t.Helper()
+	list, err := c.ship.Status(c.t.Context())
+	must(c.t, err)
+	told := slices.ContainsFunc(list[0].Alarms, func(a control.Alarm) bool {
+		return a.Event == control.WentBack && a.Level == control.LevelWarning && a.Store == "vault2" && want != "" && strings.HasPrefix(a.Message, want)
+	})
+	if told != (want != "") || len(list[0].Alarms) > 1 {
+		c.t.Errorf("alarms %+v, want %q", list[0].Alarms, want)
 	}
 }
 

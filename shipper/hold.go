@@ -82,8 +82,12 @@ func (s *Shipper) OrderOnce(ctx context.Context, verb, arg string) error {
 // notArrived: a batch that is not here is an fs.ErrNotExist, in words of its own.
 type notArrived struct{ newest batch.Seq }
 
-func (n *notArrived) Error() string        { return fmt.Sprintf("%v: the newest is %d", errNotArrived, n.newest) }
-func (n *notArrived) Is(target error) bool { return target == fs.ErrNotExist || target == errNotArrived }
+func (n *notArrived) Error() string {
+	return fmt.Sprintf("%v: the newest is %d", errNotArrived, n.newest)
+}
+func (n *notArrived) Is(target error) bool {
+	return target == fs.ErrNotExist || target == errNotArrived
+}
 
 // obey finds out what an order comes to: what is held then. "now" changes nothing of that, and is done here.
 func (v *volume) obey(verb string, seq batch.Seq, now time.Time) ([]hold.Hold, error) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"time"
 
 	"slipway/internal/batch"
 	"slipway/internal/intake"
@@ -127,6 +128,24 @@ func (c *cursor) path(seq batch.Seq) string {
 	return c.v.chain.Path(seq)
 }
 
+// wentBack is when a host was found to have lost what it had, and where it had stood.
+type wentBack struct {
+	at  time.Time
+	was batch.Seq
+}
+
+// backShown is how long status tells of it: what was lost is soon sent again, and would be missed by nobody.
+const backShown = 24 * time.Hour
+
+// warning says it, to an operator who may have put in the wrong disk, or none.
+func (b wentBack) warning(host string, now time.Time) string {
+	if b.at.IsZero() || now.Sub(b.at) > backShown {
+		return ""
+	}
+	return fmt.Sprintf("%s, which had batch %d, was found without it at %s: it was reset, or another disk is there; what it lacks is sent again",
+		host, b.was, b.at.Local().Format("2006-01-02 15:04"))
+}
+
 // rewind takes the cursor back to the newest batch that the host still holds without a gap below it. What it is said to
 // verify is forgotten: everything is read back again.
 func (c *cursor) rewind(ctx context.Context, was batch.Seq) error {
@@ -140,6 +159,7 @@ func (c *cursor) rewind(ctx context.Context, was batch.Seq) error {
 		c.acks.Rewind(epoch, low-1, batch.Digest{})
 		c.acks.Verified = 0
 		c.marks, c.begun, c.acksDirty = nil, nil, true
+		c.back = wentBack{c.s.now(), was}
 	})
 	if err != nil {
 		return err

@@ -65,6 +65,9 @@ func (s *Shipper) status(v *volume, now time.Time) control.Status {
 		if r.Damage != "" {
 			st.Warn(control.Alarm{Event: control.VerificationFailed, Level: control.LevelError, Store: r.Host, Message: r.Damage})
 		}
+		if r.Back != "" {
+			st.Warn(control.Alarm{Event: control.WentBack, Level: control.LevelWarning, Store: r.Host, Message: r.Back})
+		}
 		st.Warnings = append(st.Warnings, r.warnings()...)
 	}
 	return st
@@ -240,6 +243,7 @@ type Report struct {
 	Weak              []string
 	Skew              time.Duration
 	WaitsFor          string // what the next batch waits for, in words
+	Back              string // that it had lost what it had, in words
 }
 
 // Report says where the cursor stands.
@@ -255,7 +259,7 @@ func (c *cursor) reportLocked() Report {
 		Volume: c.v.name, Host: c.h.name, URL: c.h.url, State: c.state, Since: c.since, Head: c.acks.Head, Epoch: c.acks.Epoch,
 		Verified: c.acks.Verified, Until: c.until, Err: c.err, Full: c.full, Damage: c.damage, Sent: c.sent.Load(),
 		Weak: c.weak, Skew: c.skew, LagBatches: max(0, int64(c.v.acks.Head)-int64(c.acks.Head)),
-		WaitsFor: c.acks.WaitsAt(now),
+		WaitsFor: c.acks.WaitsAt(now), Back: c.back.warning(c.h.name, now),
 	}
 	if r.Err == nil && c.acks.Error != "" {
 		r.Err = fmt.Errorf("%s", c.acks.Error) // from before the restart

@@ -14,10 +14,11 @@ const (
 	Recovered          = "recovered"
 )
 
-// Events of alarms that no hook tells of: as the operator has set things up, and no fault of a daemon.
+// Events of alarms that no hook tells of: as the operator has set things up, or over already.
 const (
 	OneRecipient = "one_recipient"
-	Held         = "held" // batches, by an operator
+	Held         = "held"      // batches, by an operator
+	WentBack     = "went_back" // a backup host had lost what it had; it is sent again
 )
 
 // Levels of an Alarm.
