@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/spf13/cobra"
 
@@ -114,6 +115,9 @@ key, so that a restore with that file alone checks every signature.`,
 				}
 			}
 			recipient, err := initialise.Identity(path, owner)
+			if errors.Is(err, fs.ErrExist) {
+				return fmt.Errorf("%s exists already, and is never written over", path)
+			}
 			if err != nil {
 				return err
 			}
