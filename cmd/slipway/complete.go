@@ -16,7 +16,16 @@ var completions = map[string]cobra.CompletionFunc{
 	"stage": stages, "drain": stages, "volume": volumes,
 	"log-level": cobra.FixedCompletions([]string{"debug", "info", "warn", "error"}, cobra.ShellCompDirectiveNoFileComp),
 	"at":        cobra.NoFileCompletions, "to": cobra.NoFileCompletions, "timeout": cobra.NoFileCompletions, "copies": cobra.NoFileCompletions,
-	"epoch": cobra.NoFileCompletions, "node": cobra.NoFileCompletions,
+	"epoch": cobra.NoFileCompletions, "node": cobra.NoFileCompletions, "limit": cobra.NoFileCompletions, "options": cobra.NoFileCompletions,
+	"state": cobra.FixedCompletions(pendingStates, cobra.ShellCompDirectiveNoFileComp), "sort": orders,
+}
+
+// orders are those of the listing that is asked for.
+func orders(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if cmd.Name() == "pending" {
+		return []string{"age", "size"}, cobra.ShellCompDirectiveNoFileComp
+	}
+	return []string{"age", "size", "files", "copies", "stage"}, cobra.ShellCompDirectiveNoFileComp
 }
 
 // completeFlags tells the shell what the flags of c, and of everything below it, may be.
@@ -24,7 +33,8 @@ func completeFlags(c *cobra.Command) error {
 	var err error
 	c.LocalFlags().VisitAll(func(f *pflag.Flag) {
 		values, ok := completions[f.Name]
-		if value, _ := pflag.UnquoteUsage(f); !ok && value == "DIR" {
+		value, _ := pflag.UnquoteUsage(f)
+		if value == "DIR" { // init's --state is one, too
 			values, ok = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 				return nil, cobra.ShellCompDirectiveFilterDirs
 			}, true
