@@ -3,7 +3,9 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"net"
 	"slices"
 	"strings"
 
@@ -91,7 +93,10 @@ func pendingState(word string) error {
 
 // remedy is what to do about an error that leaves that open.
 func remedy(err error) string {
+	var op *net.OpError
 	switch {
+	case errors.As(err, &op) && op.Net == "unix" && errors.Is(err, fs.ErrPermission):
+		return "; run this as root, or as the user that the daemon runs as"
 	case errors.Is(err, control.ErrSilent):
 		return "; see whether its process is stopped or stuck, and its log"
 	case errors.Is(err, control.ErrNoDaemon):

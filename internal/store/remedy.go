@@ -1,6 +1,9 @@
 package store
 
-import "errors"
+import (
+	"errors"
+	"io/fs"
+)
 
 // Remedy says what an operator can do about a class of error; empty: nothing is known.
 func Remedy(err error) string {
@@ -11,7 +14,9 @@ func Remedy(err error) string {
 		return "add this node's public key to the account's authorized_keys"
 	case errors.Is(err, ErrFull):
 		return "make room there"
-	case errors.Is(err, ErrReadOnly):
+	case errors.Is(err, ErrNotDir):
+		return "see the path in the store's URL: something else is there"
+	case errors.Is(err, ErrReadOnly), errors.Is(err, fs.ErrPermission):
 		return "see what the account may do, and who owns the directory"
 	case errors.Is(err, ErrTemporary):
 		return "see that the host is up and sshd answers"
