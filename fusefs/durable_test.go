@@ -226,7 +226,7 @@ func TestFsyncTimeout(t *testing.T) {
 
 // TestManyFsyncsWait: as many fsyncs as may wait keep nobody else waiting; one more is told so.
 func TestManyFsyncsWait(t *testing.T) {
-	f := syncing(t, time.Minute)
+	f := syncing(t, 10*time.Minute)
 	var g errgroup.Group
 	for i := range maxSyncs {
 		g.Go(func() error { return f.fsync(fmt.Sprintf("db/%d-released", i)) })
@@ -250,7 +250,7 @@ func TestManyFsyncsWait(t *testing.T) {
 		t.Errorf("read what is being synced: %v", err)
 	}
 	t.Logf("200 files written and read in %v", time.Since(began))
-	if took := time.Since(began); took > 30*time.Second {
+	if took := time.Since(began); took > 2*time.Minute { // who waited would wait for ten
 		t.Errorf("200 files took %v", took)
 	}
 	if err := f.fsync("db/one-more"); !errors.Is(err, unix.EIO) {
@@ -297,7 +297,7 @@ func (f *fixture) fsyncElsewhere(name string) (p *exec.Cmd, thread int, out *buf
 
 // TestFsyncKilled: a process that is killed while its fsync waits dies at once.
 func TestFsyncKilled(t *testing.T) {
-	f := syncing(t, time.Minute)
+	f := syncing(t, 10*time.Minute)
 	for signal, start := range map[unix.Signal]func() *exec.Cmd{
 		unix.SIGKILL: func() *exec.Cmd { p, _, _ := f.fsyncElsewhere("db/slow"); return p },
 		unix.SIGTERM: func() *exec.Cmd { // a Go program handles it
@@ -322,7 +322,7 @@ func TestFsyncKilled(t *testing.T) {
 
 // TestFsyncSignalled: a signal that kills nobody does not end an fsync, and one that does so later still does.
 func TestFsyncSignalled(t *testing.T) {
-	f := syncing(t, time.Minute)
+	f := syncing(t, 10*time.Minute)
 	p, thread, out := f.fsyncElsewhere("db/released")
 	for range 3 {
 		must(t, unix.Tgkill(p.Process.Pid, thread, unix.SIGURG)) // the Go runtime handles it
