@@ -13,10 +13,6 @@ import (
 func Advise(list []control.Status, ask func() (control.Barrier, error)) {
 	for i := range list {
 		s := &list[i]
-		if s.Daemon == control.NotAnswering {
-			s.SwitchOff = &control.SwitchOff{Why: "nobody knows while the daemon does not answer"}
-			continue
-		}
 		switch s.Role {
 		case "primary":
 			s.SwitchOff = primaryOff(s, ask)
@@ -90,10 +86,13 @@ func holderOff(s *control.Status) *control.SwitchOff {
 	return sinceItRan(s, fmt.Sprintf("everything up to batch %d is in %s", s.HeadBatch, strings.Join(have, ", ")))
 }
 
-// sinceItRan: what a dead daemon knew may not be all that there is.
+// sinceItRan: what a daemon knew when it was last heard of may not be all that there is.
 func sinceItRan(s *control.Status, why string) *control.SwitchOff {
-	if s.Daemon == control.Dead {
+	switch s.Daemon {
+	case control.Dead:
 		return &control.SwitchOff{Why: why + "; what has come since the daemon ended is not known"}
+	case control.NotAnswering:
+		return &control.SwitchOff{Why: why + "; what has come since the daemon last answered is not known"}
 	}
 	return &control.SwitchOff{Safe: true, Why: why}
 }

@@ -40,7 +40,7 @@ func TestAdvise(t *testing.T) {
 		{primary(func(s *control.Status) { s.Stores[1].State = "down"; behind(&s.Stores[2], 2) }), false, "2 batches in no other store that answers"},
 		{primary(func(s *control.Status) { s.Stores[1].State = "down" }), true, "everything up to batch 7 is in vault1; not in cache1, which is down"},
 		{primary(func(s *control.Status) { s.Daemon = control.Dead }), false, "everything up to batch 7 is in cache1, vault1; what has come since the daemon ended is not known"},
-		{primary(func(s *control.Status) { s.Daemon = control.NotAnswering }), false, "nobody knows while the daemon does not answer"},
+		{primary(func(s *control.Status) { s.Daemon = control.NotAnswering }), false, "everything up to batch 7 is in cache1, vault1; what has come since the daemon last answered is not known"},
 		{holder("cache", "backup", 0, "ok"), true, "everything up to batch 7 is in there"},
 		{holder("cache", "backup", 2, "ok"), false, "there lacks 2 batches of what lies here"},
 		{holder("cache", "backup", 0, "down"), false, "there is down and may lack some of what lies here"},
