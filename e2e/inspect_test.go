@@ -161,7 +161,7 @@ func TestInspectStopped(t *testing.T) {
 		if !regexp.MustCompile(`(?m)^` + head + ` .* stored +1 +.*vault1$`).MatchString(out) {
 			t.Errorf("%s: spool ls does not show batch %s as stored\n%s", role, head, out)
 		}
-		if out, code := s.try("spool", "show", head, "-c", conf); code != 0 || !strings.Contains(out, "stored, 1 copies") {
+		if out, code := s.try("spool", "show", head, "-c", conf); code != 0 || !strings.Contains(out, "stored, 1 copy on") {
 			t.Errorf("%s: spool show says\n%s", role, out)
 		}
 	}

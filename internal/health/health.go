@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/dustin/go-humanize/english"
+
 	"slipway/internal/control"
 )
 
@@ -92,11 +94,11 @@ func markOf(s *control.Status) string {
 func backlog(s *control.Status) []string {
 	var list []string
 	if s.Journal.Head > s.Journal.Sealed && s.Pending.Files > 0 {
-		list = append(list, fmt.Sprintf("%d files are not sealed", s.Pending.Files))
+		list = append(list, "not sealed: "+english.Plural(int(s.Pending.Files), "file", ""))
 	}
 	for _, st := range s.Stores {
 		if st.LagBatches > 0 && st.State != "waiting" {
-			text := fmt.Sprintf("%s lags %d batches, %s", st.Name, st.LagBatches, st.State)
+			text := fmt.Sprintf("%s lags %s, %s", st.Name, english.Plural(int(st.LagBatches), "batch", ""), st.State)
 			if st.Error != "" {
 				text += ": " + st.Error
 			}

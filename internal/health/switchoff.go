@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/dustin/go-humanize/english"
+
 	"slipway/internal/config"
 	"slipway/internal/control"
 )
@@ -28,7 +30,7 @@ func primaryOff(s *control.Status, ask func() (control.Barrier, error)) *control
 	case s.Waiting != "" || !s.Complete:
 		return &control.SwitchOff{Why: "the files have not all been compared with what was sealed"}
 	case s.Pending.Files > 0:
-		return &control.SwitchOff{Why: fmt.Sprintf("%s of %s not sealed: on this node alone", count(s.Pending.Files, "file"), config.FormatSize(s.Pending.Bytes))}
+		return &control.SwitchOff{Why: fmt.Sprintf("%s of %s not sealed: on this node alone", english.Plural(int(s.Pending.Files), "file", ""), config.FormatSize(s.Pending.Bytes))}
 	case s.Journal.Head > s.Journal.Sealed && s.Daemon == control.Running:
 		b, err := ask()
 		if err != nil {
@@ -53,7 +55,7 @@ func primaryOff(s *control.Status, ask func() (control.Barrier, error)) *control
 		}
 	}
 	if len(have) == 0 {
-		return &control.SwitchOff{Why: count(fewest, "batch") + " in no other store that answers"}
+		return &control.SwitchOff{Why: english.Plural(int(fewest), "batch", "") + " in no other store that answers"}
 	}
 	why := fmt.Sprintf("everything up to batch %d is in %s", s.HeadBatch, strings.Join(have, ", "))
 	if len(lack) > 0 {
@@ -72,7 +74,7 @@ func holderOff(s *control.Status) *control.SwitchOff {
 		if Wrong(st.State) && st.State != "full" {
 			lack = append(lack, st.Name+" is "+st.State+" and may lack some")
 		} else if st.LagBatches > 0 {
-			lack = append(lack, fmt.Sprintf("%s lacks %s", st.Name, count(st.LagBatches, "batch")))
+			lack = append(lack, fmt.Sprintf("%s lacks %s", st.Name, english.Plural(int(st.LagBatches), "batch", "")))
 		} else {
 			have = append(have, st.Name)
 		}
@@ -95,16 +97,4 @@ func sinceItRan(s *control.Status, why string) *control.SwitchOff {
 		return &control.SwitchOff{Why: why + "; what has come since the daemon last answered is not known"}
 	}
 	return &control.SwitchOff{Safe: true, Why: why}
-}
-
-// count puts a number before a word.
-func count(n int64, word string) string {
-	switch {
-	case n == 1:
-	case word == "batch":
-		word = "batches"
-	default:
-		word += "s"
-	}
-	return fmt.Sprintf("%d %s", n, word)
 }

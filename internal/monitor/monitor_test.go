@@ -174,7 +174,7 @@ func TestReady(t *testing.T) {
 		<-time.After(health.StallAfter - time.Second)
 		change(func(s *control.Status) { s.Stores[0].State, s.Stores[0].Error = "down", "connection refused" })
 		<-time.After(time.Second)
-		expect("nothing for a minute", 503, "cache1 lags 1 batches, down: connection refused")
+		expect("nothing for a minute", 503, "cache1 lags 1 batch, down: connection refused")
 		change(func(s *control.Status) { s.Stores[0].Batch++; s.Stores[0].LagBatches = 0; s.Journal.Sealed = 1000 })
 		expect("it moved", 200, "")
 		<-time.After(time.Hour)

@@ -9,6 +9,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/dustin/go-humanize/english"
+
 	"slipway/internal/config"
 	"slipway/internal/control"
 	"slipway/internal/health"
@@ -36,7 +38,7 @@ func Line(list []control.Status) string {
 	for _, s := range list {
 		text := fmt.Sprintf("%s: batch %d", s.Volume, s.HeadBatch)
 		if s.Pending.Files > 0 {
-			text += fmt.Sprintf(", %d files pending", s.Pending.Files)
+			text += ", " + english.Plural(int(s.Pending.Files), "file", "") + " pending"
 		}
 		for _, st := range s.Stores {
 			if st.LagBatches > 0 || health.Wrong(st.State) {
@@ -86,7 +88,7 @@ type cell []string
 func pipeline(w *strings.Builder, p paint, s control.Status, wide int) {
 	var places [][]cell
 	if s.Role == "primary" {
-		pending := cell{"pending", fmt.Sprintf("%d files, %s", s.Pending.Files, config.FormatSize(s.Pending.Bytes))}
+		pending := cell{"pending", english.Plural(int(s.Pending.Files), "file", "") + ", " + config.FormatSize(s.Pending.Bytes)}
 		if s.Pending.Files > 0 {
 			pending = append(pending, "oldest "+seconds(s.Pending.OldestSeconds))
 		}
@@ -118,7 +120,7 @@ func storeCell(st control.StoreStatus, spool control.SpoolStatus) cell {
 			c[1] += ", " + seconds(st.LagSeconds)
 		}
 		if st.LagFiles > 0 {
-			c = append(c, fmt.Sprintf("%d files, %s to go", st.LagFiles, config.FormatSize(st.LagBytes)))
+			c = append(c, english.Plural(int(st.LagFiles), "file", "")+", "+config.FormatSize(st.LagBytes)+" to go")
 		} else if st.LagBytes > 0 {
 			c = append(c, config.FormatSize(st.LagBytes)+" to go")
 		}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dustin/go-humanize/english"
+
 	"slipway/internal/access"
 	"slipway/internal/config"
 	"slipway/internal/control"
@@ -106,8 +108,8 @@ func (r Restored) Text(w io.Writer) error {
 	if r.DryRun {
 		verb = "would restore"
 	}
-	fmt.Fprintf(&b, "%s %d files, %s in %s; %d were there and equal\n%s of batch %d, epoch %d, sealed %s\n",
-		verb, r.Result.Files, config.FormatSize(r.Result.Bytes), config.FormatDuration(r.Took), r.Result.Same,
+	fmt.Fprintf(&b, "%s %s, %s in %s; %d were there and equal\n%s of batch %d, epoch %d, sealed %s\n",
+		verb, english.Plural(int(r.Result.Files), "file", ""), config.FormatSize(r.Result.Bytes), config.FormatDuration(r.Took), r.Result.Same,
 		r.Tree.Volume, r.Tree.Seq, r.Tree.Epoch, when(r.Tree.SealedAt))
 	_, err := io.WriteString(w, b.String())
 	return err
@@ -159,12 +161,12 @@ func Batch(w io.Writer, b *access.Shown) error {
 	rows := [][]string{
 		{"batch", fmt.Sprintf("%d, epoch %d", b.Last, b.Epoch)}, {"volume", fmt.Sprintf("%s (%s)", b.Volume, b.VolumeID)}, {"node", b.Node},
 		{"sealed", when(b.SealedAt)}, {"digest", b.Digest.String()},
-		{"changes", fmt.Sprintf("%d files, %s, %d removals", b.Counts.Files, config.FormatSize(b.Counts.Bytes), b.Counts.Removals)},
+		{"changes", fmt.Sprintf("%s, %s, %s", english.Plural(int(b.Counts.Files), "file", ""), config.FormatSize(b.Counts.Bytes), english.Plural(int(b.Counts.Removals), "removal", ""))},
 		{"complete", strconv.FormatBool(b.Complete) + " " + b.Why}, {"base", strconv.FormatUint(uint64(b.Base), 10)},
 		{"file", config.FormatSize(b.Size)}, {"signature", "good, by " + ownerOf(b)},
 	}
 	if b.Stage != "" {
-		rows = append(rows, []string{"stage", fmt.Sprintf("%s, %d copies on backup hosts", b.Stage, b.Copies)}, []string{"in", strings.Join(b.Stores, " ")})
+		rows = append(rows, []string{"stage", fmt.Sprintf("%s, %s on backup hosts", b.Stage, english.Plural(b.Copies, "copy", ""))}, []string{"in", strings.Join(b.Stores, " ")})
 	}
 	if b.Held {
 		rows = append(rows, []string{"held", fmt.Sprintf("by an operator: slipway spool release %d", b.Last)})
@@ -236,8 +238,9 @@ func (v Verified) Text(w io.Writer) error {
 	if v.DataRead {
 		read = config.FormatSize(v.Bytes) + " read"
 	}
-	fmt.Fprintf(&b, "%s: volume %s, %d batches, %d shards, %s, %d evicted; %d findings\n",
-		v.Store, v.Volume, v.Batches, v.Shards, read, v.Evicted, len(v.Findings))
+	fmt.Fprintf(&b, "%s: volume %s, %s, %s, %s, %d evicted; %s\n",
+		v.Store, v.Volume, english.Plural(int(v.Batches), "batch", ""), english.Plural(int(v.Shards), "shard", ""), read, v.Evicted,
+		english.Plural(len(v.Findings), "finding", ""))
 	_, err := io.WriteString(w, b.String())
 	return err
 }
