@@ -39,8 +39,8 @@ func (s *Shipper) status(v *volume, now time.Time) control.Status {
 	st := control.Status{
 		Volume: v.name, Node: s.cfg.Node, Role: "cache", Epoch: uint32(v.chain.Present().Epoch),
 		HeadBatch: uint64(v.acks.Head), Complete: v.chain.Complete,
-		Spool: control.SpoolStatus{Bytes: used, Cap: s.cfg.Ship.Cap},
-		At:    now, Daemon: control.Running,
+		Spool: control.SpoolStatus{Bytes: used, Cap: s.cfg.Ship.Cap}, Copies: s.cfg.Ship.Copies,
+		At: now, Daemon: control.Running,
 	}
 	own := control.StoreStatus{Name: v.acks.Store, Kind: "cache", URL: s.cfg.Store, Batch: uint64(v.acks.Head), State: "ok", Error: v.whyLocked()}
 	fork := v.forkLocked()

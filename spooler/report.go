@@ -50,7 +50,7 @@ func (s *Spooler) Status(context.Context) ([]control.Status, error) {
 		st.Warn(a)
 	}
 	st.Warnings = append(st.Warnings, s.storeWarnings()...)
-	st.Stores = s.storeStatus(now)
+	st.Stores, st.Copies = s.storeStatus(now), s.stages.Need()
 	late, err := v.rpo.Alarms(&st, v.judged(), now)
 	if err != nil {
 		return nil, fmt.Errorf("look for what is late: %w", err)
@@ -136,7 +136,7 @@ func (s *Spooler) storeStatus(now time.Time) []control.StoreStatus {
 		list = append(list, x)
 	}
 	for _, a := range s.stages.BackupAcks() {
-		x := control.StoreStatus{Name: a.Store, Kind: a.Kind, URL: a.URL, Batch: uint64(a.Head), State: a.WordAt(now), Error: a.Error, Rate: a.RateAt(now)}
+		x := control.StoreStatus{Name: a.Store, Kind: a.Kind, URL: a.URL, Batch: uint64(a.Head), State: a.WordAt(now), Error: a.Error, WaitsFor: a.WaitsAt(now), Rate: a.RateAt(now)}
 		list = append(list, x)
 	}
 	for i := range list {

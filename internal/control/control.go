@@ -66,6 +66,7 @@ type Status struct {
 	Waiting   string        `json:"waiting,omitempty"` // adoption or gap: how many directories are unchecked
 	Spool     SpoolStatus   `json:"spool"`
 	Stores    []StoreStatus `json:"stores"`
+	Copies    int           `json:"copies,omitempty"`   // on backup hosts, that make a batch stored; 0: not known here
 	Fsyncs    *FsyncStatus  `json:"fsyncs,omitempty"`   // of a primary with `durability:`
 	Warm      *WarmStatus   `json:"warm,omitempty"`     // of a replica peer that keeps a warm tree
 	Drills    []Drill       `json:"drills,omitempty"`   // the last one of each backup host

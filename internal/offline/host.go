@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
-	"time"
 
 	"slipway/internal/ack"
 	"slipway/internal/batch"
@@ -22,17 +21,20 @@ import (
 var ErrNotHere = errors.New("only a primary node can tell")
 
 // Host answers for a dead shipper or peer, from the store and the acks in it.
-type Host struct{ node, role, name, store, state string }
+type Host struct {
+	node, role, name, store, state string
+	copies                         int // a cache host's own: how many backup hosts make a batch stored
+}
 
 // hostOf returns the host of a configuration that holds other nodes' volumes.
 func hostOf(c *config.Config) (*Host, bool) {
 	switch {
 	case c.Cache != nil:
-		return &Host{c.Cache.Node, "cache", c.Cache.Name, c.Cache.Store, c.Cache.State}, true
+		return &Host{c.Cache.Node, "cache", c.Cache.Name, c.Cache.Store, c.Cache.State, c.Cache.Ship.Copies}, true
 	case c.Peer != nil:
-		return &Host{c.Peer.Node, "peer", c.Peer.Name, c.Peer.Store, c.Peer.State}, true
+		return &Host{c.Peer.Node, "peer", c.Peer.Name, c.Peer.Store, c.Peer.State, 0}, true
 	case c.Receive != nil:
-		return &Host{c.Receive.Node, "receiver", c.Receive.Name, c.Receive.Store, c.Receive.State}, true
+		return &Host{c.Receive.Node, "receiver", c.Receive.Name, c.Receive.Store, c.Receive.State, 0}, true
 	}
 	return nil, false
 }
@@ -63,12 +65,13 @@ func (h *Host) each(ctx context.Context, fn func(volume string, s store.Store) e
 	return nil
 }
 
-// Status returns what the acks in the store say of each volume.
+// Status returns what the acks in the store say of each volume, and of the rest what the daemon last wrote.
 func (h *Host) Status(ctx context.Context) ([]control.Status, error) {
-	list := []control.Status{}
+	list, last := []control.Status{}, h.last()
 	err := h.each(ctx, func(volume string, s store.Store) error {
 		acks, err := ack.ReadAll(ctx, s)
-		st := control.Status{Volume: volume, Node: h.node, Role: h.role, Stale: true, Daemon: control.Dead}
+		st := last[volume]
+		st.Volume, st.Node, st.Role, st.Stale, st.Daemon = volume, h.node, h.role, true, control.Dead
 		if err != nil {
 			st.Warnings = append(st.Warnings, err.Error())
 		}
@@ -80,32 +83,16 @@ func (h *Host) Status(ctx context.Context) ([]control.Status, error) {
 				st.At = a.At
 			}
 		}
-		for _, a := range acks {
-			st.Stores = append(st.Stores, storeStatus(a, st.HeadBatch))
-		}
+		st.Stores = known(acks, last[volume].Stores, st.HeadBatch)
 		list = append(list, st)
 		return nil
 	})
 	return list, err
 }
 
-func storeStatus(a ack.Acks, head uint64) control.StoreStatus {
-	s := control.StoreStatus{
-		Name: a.Store, Kind: a.Kind, URL: a.URL, Batch: uint64(a.Head), State: a.Word(), Error: a.Error,
-		LagBatches: max(0, int64(head)-int64(a.Head)),
-	}
-	if s.State == "ok" && s.LagBatches > 0 {
-		s.State = "waiting"
-	}
-	if s.LagBatches > 0 {
-		s.LagSeconds = max(0, time.Since(a.At).Seconds())
-	}
-	return s
-}
-
 // Batches lists the batch files of the store.
 func (h *Host) Batches(ctx context.Context, volume string, from uint64, limit int) ([]control.BatchRow, error) {
-	rows := []control.BatchRow{}
+	rows, last := []control.BatchRow{}, h.last()
 	err := h.each(ctx, func(name string, s store.Store) error {
 		if volume != "" && name != volume {
 			return nil
@@ -114,8 +101,9 @@ func (h *Host) Batches(ctx context.Context, volume string, from uint64, limit in
 		list, err := listed(ctx, s, batchlist.Path(filepath.Join(h.state, "volumes"), name), filepath.Join(h.store, name), from, limit)
 		held, _ := hold.Read(hold.Path(filepath.Join(h.state, "volumes"), name)) // the shipper says it when it cannot be read
 		first, hosts := uint64(hold.First(held).Seq), backupHosts(acks)
+		told := h.heads(acks, last[name])
 		for _, b := range list {
-			r := batchRow(name, b, acks)
+			r := told.row(name, b)
 			r.Held = first > 0 && r.Seq >= first && (hosts == 0 || r.Copies < hosts)
 			rows = append(rows, r)
 		}
@@ -183,30 +171,6 @@ func slotsOf(ctx context.Context, s store.Store, from uint64, limit int) (slots 
 		slots = slots[:limit]
 	}
 	return slots, err
-}
-
-func batchRow(volume string, b batchlist.Row, acks []ack.Acks) control.BatchRow {
-	r := control.BatchRow{
-		Volume: volume, Epoch: uint32(b.Epoch), Seq: uint64(b.Seq), SealedAt: b.SealedAt, Files: b.Files, Bytes: b.Bytes, Shards: b.Shards,
-	}
-	need, stage := 1, control.Cached
-	for _, a := range acks {
-		if a.Copies > 0 {
-			need = a.Copies
-		}
-		if a.Head < b.Seq {
-			continue
-		}
-		r.Stores = append(r.Stores, a.Store)
-		if a.Kind == "backup" {
-			r.Copies++
-		}
-	}
-	if r.Copies >= need {
-		stage = control.Stored
-	}
-	r.Stage = stage.String()
-	return r
 }
 
 func descend(ctx context.Context, s store.Store, dir string, levels int, fn func(string) error) error {

@@ -5,6 +5,7 @@
 package offline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -307,7 +308,7 @@ func (v *Volume) stage(seq uint64) (stage control.Stage, stores []string) {
 			return control.Sealed, stores
 		}
 		return control.Replicated, stores
-	case copiesOf(v.last.Stores, seq) < max(1, v.cfg.Copies):
+	case copiesOf(v.last.Stores, seq) < cmp.Or(v.cfg.Copies, v.last.Copies, 1):
 		return control.Cached, stores
 	}
 	return control.Stored, stores

@@ -384,7 +384,7 @@ func TestCacheHost(t *testing.T) {
 	write(ack.Acks{Store: "vault1", Kind: "backup", Head: 2, URL: "/v1"})
 	write(ack.Acks{Store: "vault2", Kind: "backup", Head: 1, Error: "no route"})
 	write(ack.Acks{Store: "vault3", Kind: "backup", Head: 3, Full: true})
-	c := &config.Config{Cache: &config.Cache{Node: "cache1", Name: "cache1", Store: filepath.Dir(v.Dirs[0]), State: t.TempDir()}}
+	c := &config.Config{Cache: &config.Cache{Node: "cache1", Name: "cache1", Store: filepath.Dir(v.Dirs[0]), State: t.TempDir(), Ship: config.Ship{Copies: 2}}}
 	must(t, os.Mkdir(filepath.Join(c.Cache.Store, "no-volume"), 0o755))
 
 	list, err := Status(t.Context(), c)

@@ -111,9 +111,12 @@ func (v *volume) more(st control.Status) control.Status {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, a := range v.stages {
+		if a.Copies > 0 {
+			st.Copies = a.Copies
+		}
 		if a.Kind == "backup" {
 			st.Stores = append(st.Stores, control.StoreStatus{
-				Name: a.Store, Kind: a.Kind, URL: a.URL, Batch: uint64(a.Head), State: a.WordAt(st.At), Error: a.Error, WaitsFor: a.WaitsAt(st.At),
+				Name: a.Store, Kind: a.Kind, URL: a.URL, Batch: uint64(a.Head), State: a.WordAt(st.At), Error: a.Error, WaitsFor: a.WaitsAt(st.At), Rate: a.RateAt(st.At),
 				LagBatches: max(0, int64(st.HeadBatch)-int64(a.Head)),
 			})
 		}
