@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -238,29 +237,14 @@ func (s *site) stopPrimary() {
 	s.primary.stop(s.t)
 }
 
-// slipway runs a command that must succeed, with daemons that answer, and returns what it printed.
-func (s *site) slipway(args ...string) (out string) {
+// slipway runs a command that must succeed, and returns what it printed.
+func (s *site) slipway(args ...string) string {
 	s.t.Helper()
-	var code int
-	s.answered(func() bool {
-		out, code = s.try(args...)
-		return !unanswered.MatchString(out)
-	})
+	out, code := s.try(args...)
 	if code != 0 {
 		s.t.Fatalf("slipway %s: exit code %d\n%s", strings.Join(args, " "), code, out)
 	}
 	return out
-}
-
-// unanswered is what commands print when a daemon that lives has not begun to answer within 200 ms.
-var unanswered = regexp.MustCompile(`daemon (is not answering|does not answer)|"daemon":"not answering"`)
-
-// answered asks until the daemon has answered, for a minute: on a busy machine one may get no processor within the 200 ms that commands wait.
-func (s *site) answered(ask func() bool) {
-	s.t.Helper()
-	for began := time.Now(); !ask() && time.Since(began) < time.Minute; {
-		pause(s.t, 100*time.Millisecond)
-	}
 }
 
 // try runs a command and returns its output (both streams) and exit code.
@@ -288,19 +272,13 @@ func (s *site) tryOn(node string, args ...string) (string, int) {
 	return out.String(), 0
 }
 
-// jsonLines runs a command with --json, with daemons that answer, and returns its lines.
+// jsonLines runs a command with --json, and returns its lines.
 func (s *site) jsonLines(args ...string) []map[string]any {
 	s.t.Helper()
 	var out, stderr bytes.Buffer
-	var err error
-	s.answered(func() bool {
-		out.Reset()
-		stderr.Reset()
-		cmd := exec.Command(binary, append(args, "--json")...)
-		cmd.Stdout, cmd.Stderr = &out, &stderr
-		err = s.on(desk, cmd.Run)
-		return !unanswered.Match(out.Bytes()) && !unanswered.Match(stderr.Bytes())
-	})
+	cmd := exec.Command(binary, append(args, "--json")...)
+	cmd.Stdout, cmd.Stderr = &out, &stderr
+	err := s.on(desk, cmd.Run)
 	if err != nil {
 		s.t.Fatalf("slipway %s --json: %v\n%s%s", strings.Join(args, " "), err, out.String(), stderr.String())
 	}
