@@ -106,13 +106,15 @@ type question struct {
 func (s *site) questions(batches int) []question {
 	file := filepath.Join(s.mount, "d000000", "f0000000")
 	dir := "d000000"
-	list := []question{{"explain PATH", []string{"explain", file}}, {"ls DIR", []string{"ls", dir}}, {"spool pending", []string{"spool", "pending"}}}
+	list := []question{
+		{"explain PATH", []string{"explain", file}}, {"ls DIR", []string{"ls", dir}}, {"spool pending", []string{"spool", "pending"}}, {"sender show", []string{"sender", "show"}},
+	}
 	for i := range list {
 		list[i].args = append(list[i].args, "-c", s.config)
 	}
 	for _, node := range []struct{ name, conf string }{{"alpha", s.config}, {"cache1", s.cacheCf}} {
 		for _, args := range [][]string{
-			{"status"}, {"spool", "ls"}, {"spool", "ls", "--json"}, {"spool", "ls", "--stage", "sealed"}, {"spool", "show", fmt.Sprint(batches)}, {"sender", "show"}, {"config", "check"},
+			{"status"}, {"spool", "ls"}, {"spool", "ls", "--json"}, {"spool", "ls", "--stage", "sealed"}, {"spool", "show", fmt.Sprint(batches)}, {"config", "check"},
 		} {
 			name := fmt.Sprintf("%s: %v", node.name, args)
 			list = append(list, question{name, append(slices.Clone(args), "-c", node.conf)})
