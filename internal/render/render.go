@@ -135,7 +135,7 @@ func Explained(w io.Writer, e control.Explained) error {
 		rows = append(rows, []string{"since", when(*e.Since)})
 	}
 	if e.WaitingFor != "" {
-		rows = append(rows, []string{"waiting for", e.WaitingFor})
+		rows = append(rows, []string{"waiting for", strings.TrimPrefix(e.WaitingFor, "waits for ")})
 	}
 	if e.Below != "" {
 		rows = append(rows, []string{"below it", "not all is sealed: " + e.Below})
