@@ -182,10 +182,18 @@ func (c *cursor) resting(ctx context.Context) State {
 	case <-c.wake:
 	case <-timer.C:
 	}
-	if c.lastContact(lookEvery) {
+	if c.lastContact(lookEvery) || c.mayLookNow() {
 		return Looking
 	}
 	return c.decide(ctx)
+}
+
+// mayLookNow tells a host that could not be looked at when this process started, because the volume was not known to be whole, and can be
+// by now. Until it is, nothing is read back from it.
+func (c *cursor) mayLookNow() bool {
+	c.v.mu.Lock()
+	defer c.v.mu.Unlock()
+	return !c.looked && c.v.known && c.v.agreement.compared && c.v.fault == ""
 }
 
 // lastContact tells whether the host has not been heard of for so long.

@@ -63,11 +63,12 @@ func (c *cursor) toVerify() (upTo batch.Seq, next time.Time) {
 func (c *cursor) runVerify(ctx context.Context) error {
 	return loop.Every(ctx, time.Hour, c.again, func() time.Duration {
 		err := c.verifyOnce(ctx)
-		if err != nil && ctx.Err() == nil {
-			if errors.Is(err, errDamaged) {
-				c.s.log.Error("read back", "volume", c.v.name, "host", c.h.name, "error", err)
-			}
+		switch {
+		case errors.Is(err, errDamaged):
+			c.s.log.Error("read back", "volume", c.v.name, "host", c.h.name, "error", err)
 			return damagedAgain
+		case err != nil:
+			return lastRetry
 		}
 		if _, next := c.toVerify(); !next.IsZero() {
 			return max(next.Sub(c.s.now()), time.Millisecond)
