@@ -19,8 +19,8 @@ import (
 )
 
 // TestBenchInspect: what commands, page and metrics take that only read this node's state, with many files in the catalog and many
-// batches in the store; with daemons running, then stopped (the catalog is
-// copied then, which is shown and not bounded), then dead. Everything lies in memory: what a disk takes would hide the rest.
+// batches in the store; with daemons running, then stopped (which is shown and not bounded: the catalog is copied then), then dead.
+// Everything lies in memory: what a disk takes would hide the rest.
 func TestBenchInspect(t *testing.T) {
 	memory := t.TempDir()
 	must(t, syscall.Mount("none", memory, "tmpfs", 0, "size=16g,nr_inodes=8m"))
