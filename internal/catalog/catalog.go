@@ -34,18 +34,14 @@ const Format = 1
 var (
 	// ErrCorrupt: the file is not a readable catalog (page structure, checksum, damaged records). Move it aside.
 	ErrCorrupt = errors.New("catalog is corrupt")
-	// ErrBusy: the daemon holds it; ask the daemon's socket instead.
+	// ErrBusy: the daemon holds it, or commits all the time; ask the daemon's socket instead.
 	ErrBusy = errors.New("catalog is in use by the spooler")
 	// ErrNewer: a newer slipway wrote it. Nothing is wrong with it, so it must not be moved aside.
 	ErrNewer = errors.New("catalog has a newer format")
 )
 
-// How long to wait for the file's lock. A reader gives up soon, because the daemon's socket is the better source; the writer
-// waits for readers, which finish.
-const (
-	readWait  = 200 * time.Millisecond
-	writeWait = 10 * time.Second
-)
+// writeWait is how long the file's lock is waited for: who reads holds it for an instant.
+const writeWait = 10 * time.Second
 
 // mapBytes is the address space (not memory) taken for the file at once.
 const mapBytes = 1 << 30
@@ -53,27 +49,9 @@ const mapBytes = 1 << 30
 // growBytes is by how much the file grows at once; each growth is an fsync of its own.
 const growBytes = 4 << 20
 
-// access is how a catalog is opened.
-type access int
-
-const (
-	writing access = iota // the spooler's way: nobody else has it
-	reading               // with others that read
-	beside                // beside whoever writes, from a copy
-)
-
-// patience is how long the file's lock is waited for.
-func (a access) patience() time.Duration {
-	if a == writing {
-		return writeWait
-	}
-	return readWait
-}
-
 // Catalog is one bbolt file. Only the spooler writes it. Safe for concurrent use; Update calls run one after another.
 type Catalog struct {
-	path   string
-	access access
+	path string
 
 	mu     sync.Mutex
 	db     *bolt.DB // nil after Close, or when opening anew failed
@@ -89,15 +67,11 @@ func Open(path string) (*Catalog, error) {
 			return nil, fmt.Errorf("make catalog %s: %w", path, err)
 		}
 	}
-	return open(path, writing)
+	return open(path)
 }
 
-// OpenReadOnly is for the command line when the daemon is dead; ErrBusy within 200 ms if it is not, fs.ErrNotExist if
-// there is no catalog.
-func OpenReadOnly(path string) (*Catalog, error) { return open(path, reading) }
-
-func open(path string, a access) (*Catalog, error) {
-	c := &Catalog{path: path, access: a}
+func open(path string) (*Catalog, error) {
+	c := &Catalog{path: path}
 	if err := c.openLocked(); err != nil {
 		return nil, fmt.Errorf("open catalog %s: %w", path, err)
 	}
@@ -110,16 +84,15 @@ func open(path string, a access) (*Catalog, error) {
 // openLocked opens the file; c.mu is held, or c is not shared yet.
 func (c *Catalog) openLocked() (err error) {
 	opt := &bolt.Options{
-		ReadOnly:     c.access != writing,
 		FreelistType: bolt.FreelistMapType,
 		NoStatistics: true,
-		Timeout:      c.access.patience(),
+		Timeout:      writeWait,
 		// Room to grow: an Update that has to map a larger file waits until no View runs.
 		InitialMmapSize: mapBytes,
 		// bbolt locks this same open file once more, which does nothing: the pages are checked under the lock, before
 		// bbolt trusts them.
 		OpenFile: func(name string, flag int, perm os.FileMode) (*os.File, error) {
-			f, err := openChecked(name, flag&^os.O_CREATE, perm, c.access)
+			f, err := openChecked(name, flag&^os.O_CREATE, perm)
 			c.file = f
 			return f, err
 		},
@@ -261,7 +234,7 @@ func (c *Catalog) run(fn func(*Tx) error, with func(*bolt.DB, func(*bolt.Tx) err
 		err = c.damaged(fmt.Errorf("catalog %s: %w: %v", c.path, ErrCorrupt, p))
 	}()
 	err = with(db, func(b *bolt.Tx) error {
-		t := &Tx{c: c, tx: b}
+		t := &Tx{path: c.path, damaged: c.damaged, tx: b, open: boltRecords(b)}
 		theirs = true
 		err := fn(t)
 		theirs = false
@@ -271,7 +244,7 @@ func (c *Catalog) run(fn func(*Tx) error, with func(*bolt.DB, func(*bolt.Tx) err
 		returned = err != nil
 		return err
 	})
-	if err != nil && !returned && c.access == writing {
+	if err != nil && !returned {
 		c.mu.Lock()
 		c.stale = true
 		c.mu.Unlock()

@@ -3,7 +3,6 @@ package catalog
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -137,14 +136,7 @@ func TestRoundTrip(t *testing.T) {
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if c, err = OpenReadOnly(path); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = c.Close() }() // only read
-	if err := c.Update(func(*Tx) error { return nil }); err == nil {
-		t.Error("a catalog opened for reading can be written")
-	}
-	view(t, c, func(tx *Tx) error {
+	read := func(tx *Tx) error {
 		same(t, meta)(tx.Meta())
 		in, ok, err := tx.Inode(9)
 		same(t, *full)(in, err)
@@ -178,7 +170,19 @@ func TestRoundTrip(t *testing.T) {
 			}
 			return nil
 		})
-	})
+	}
+	r := reader(t, path)
+	if err := r.View(read); err != nil {
+		t.Error(err)
+	}
+	if err := r.View(func(tx *Tx) error { return tx.SetMeta(meta) }); err == nil {
+		t.Error("a catalog opened for reading can be written")
+	}
+	if c, err = Open(path); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }() // only read
+	view(t, c, read)
 }
 
 func same[T any](t *testing.T, want T) func(T, error) {
@@ -191,23 +195,6 @@ func same[T any](t *testing.T, want T) func(T, error) {
 		if d := cmp.Diff(want, got); d != "" {
 			t.Errorf("wanted, got:\n%s", d)
 		}
-	}
-}
-
-func TestAbsentFile(t *testing.T) {
-	if _, err := OpenReadOnly(filepath.Join(t.TempDir(), "catalog")); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("reading an absent catalog: %v", err)
-	}
-}
-
-func TestBusy(t *testing.T) {
-	c := openTemp(t)
-	start := time.Now()
-	if _, err := OpenReadOnly(c.path); !errors.Is(err, ErrBusy) {
-		t.Errorf("reading a catalog in use: %v", err)
-	}
-	if took := time.Since(start); took > writeWait/2 {
-		t.Errorf("it took %v to say that the catalog is in use", took)
 	}
 }
 

@@ -88,19 +88,19 @@ func use(t testing.TB, path string, data []byte) error {
 	if err := os.WriteFile(path, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, a := range []access{beside, reading, writing} {
-		c, err := open(path, a)
-		if err != nil {
-			return err
-		}
-		verr := c.View(readAll)
-		var uerr error
-		if a == writing {
-			uerr = errors.Join(c.Update(change), c.View(readAll))
-		}
-		if err := errors.Join(verr, uerr, c.Close()); err != nil {
-			return err
-		}
+	r, err := OpenReader(path)
+	if err == nil {
+		err = errors.Join(r.View(readAll), r.Close())
+	}
+	if err != nil {
+		return err
+	}
+	c, err := Open(path)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(c.View(readAll), c.Update(change), c.View(readAll), c.Close()); err != nil {
+		return err
 	}
 	// Closed again, it is free for the next.
 	f, err := os.Open(path)
@@ -276,7 +276,7 @@ func TestFaultWhileOpen(t *testing.T) {
 	if err := c.Close(); err != nil {
 		t.Error(err)
 	}
-	if _, err := open(path, writing); !errors.Is(err, ErrCorrupt) { // and not ErrBusy: the lock was given back
+	if _, err := Open(path); !errors.Is(err, ErrCorrupt) { // and not ErrBusy: the lock was given back
 		t.Errorf("%v", err)
 	}
 }

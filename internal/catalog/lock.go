@@ -10,19 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openChecked opens the file, waits for its lock, and checks its pages.
-func openChecked(name string, flag int, perm os.FileMode, a access) (*os.File, error) {
-	var f *os.File
-	var err error
-	if a == beside {
-		f, err = copyBeside(name) // whose lock is free
-	} else {
-		f, err = os.OpenFile(name, flag, perm)
-	}
+// openChecked opens the file for its writer, waits for its lock, and checks its pages.
+func openChecked(name string, flag int, perm os.FileMode) (*os.File, error) {
+	f, err := os.OpenFile(name, flag, perm)
 	if err != nil {
 		return nil, err
 	}
-	if err = lock(f, a != writing, a.patience()); err == nil {
+	if err = lock(f, unix.LOCK_EX, writeWait); err == nil {
 		err = checkPages(f)
 	}
 	if err != nil {
@@ -32,11 +26,7 @@ func openChecked(name string, flag int, perm os.FileMode, a access) (*os.File, e
 	return f, nil
 }
 
-func lock(f *os.File, shared bool, wait time.Duration) error {
-	how := unix.LOCK_EX
-	if shared {
-		how = unix.LOCK_SH
-	}
+func lock(f *os.File, how int, wait time.Duration) error {
 	const pause = 20 * time.Millisecond
 	for deadline := time.Now().Add(wait); ; {
 		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)

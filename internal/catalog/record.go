@@ -87,9 +87,11 @@ func checkFormat(t *Tx) error {
 // Tx is a transaction. Getters return false for absent; values are copies. Functions handed to it may call it again and may
 // change what they iterate over.
 type Tx struct {
-	c      *Catalog
-	tx     *bolt.Tx
-	opened [buckets]*bolt.Bucket // nil: not asked for yet
+	path    string
+	damaged func(error) error // notes damage and returns it
+	tx      *bolt.Tx          // nil: read without bbolt
+	open    func(bucket int) (records, error)
+	opened  [buckets]records // nil: not asked for yet
 
 	// Writes wait here and reach bbolt sorted, when a bucket is iterated and at the commit: unsorted inserts into one big
 	// leaf cost its whole length each, and 15,000 of them seconds.
@@ -97,24 +99,23 @@ type Tx struct {
 }
 
 // in opens a bucket; under guard.
-func (t *Tx) in(bucket int) (*bolt.Bucket, error) {
-	if b := t.opened[bucket]; b != nil {
-		return b, nil
+func (t *Tx) in(bucket int) (records, error) {
+	if t.opened[bucket] != nil {
+		return t.opened[bucket], nil
 	}
-	b := t.tx.Bucket([]byte(bucketNames[bucket]))
-	if b == nil {
-		return nil, t.c.damaged(fmt.Errorf("catalog %s: %w: bucket %s is not there", t.c.path, ErrCorrupt, bucketNames[bucket]))
+	r, err := t.open(bucket)
+	if err != nil {
+		return nil, t.damaged(fmt.Errorf("catalog %s: %w", t.path, err))
 	}
-	b.FillPercent = 0.9 // most keys only ever grow at the end
-	t.opened[bucket] = b
-	return b, nil
+	t.opened[bucket] = r
+	return r, nil
 }
 
-// guard turns a fault inside bbolt into ErrCorrupt.
+// guard turns a fault while the file is read into ErrCorrupt.
 func (t *Tx) guard(what string, fn func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = t.c.damaged(fmt.Errorf("catalog %s: %s: %w: %v", t.c.path, what, ErrCorrupt, p))
+			err = t.damaged(fmt.Errorf("catalog %s: %s: %w: %v", t.path, what, ErrCorrupt, p))
 		}
 	}()
 	return fn()
@@ -130,13 +131,12 @@ func (t *Tx) get(bucket int, key []byte) (value []byte, ok bool, err error) {
 		if err != nil {
 			return err
 		}
-		v := b.Get(key)
-		if v == nil {
-			return nil
-		}
-		ok = true
-		value, err = checked(key, bytes.Clone(v))
-		return err
+		return b.from(key, func(k, v []byte) (bool, error) {
+			if ok = bytes.Equal(k, key); ok {
+				value, err = checked(key, bytes.Clone(v))
+			}
+			return false, err
+		})
 	})
 	return value, ok && err == nil, err
 }
@@ -169,8 +169,8 @@ func (t *Tx) delete(bucket int, key []byte) error {
 }
 
 func (t *Tx) writable(bucket int) error {
-	if !t.tx.Writable() {
-		return fmt.Errorf("write catalog %s: %w", t.c.path, berrors.ErrTxNotWritable)
+	if t.tx == nil || !t.tx.Writable() {
+		return fmt.Errorf("write catalog %s: %w", t.path, berrors.ErrTxNotWritable)
 	}
 	if t.dirty[bucket] == nil {
 		t.dirty[bucket] = make(map[string][]byte)
@@ -199,13 +199,11 @@ func (t *Tx) flushBucket(bucket int) error {
 	}
 	slices.Sort(keys)
 	err := t.guard(bucketNames[bucket], func() error {
-		b, err := t.in(bucket)
-		if err != nil {
-			return err
-		}
+		b := t.tx.Bucket([]byte(bucketNames[bucket]))
+		b.FillPercent = 0.9 // most keys only ever grow at the end
 		for _, k := range keys {
 			if err := write(b, k, dirty[k]); err != nil {
-				return fmt.Errorf("write catalog %s: %s: %w", t.c.path, bucketNames[bucket], err)
+				return fmt.Errorf("write catalog %s: %s: %w", t.path, bucketNames[bucket], err)
 			}
 		}
 		return nil
@@ -259,19 +257,20 @@ func (t *Tx) some(bucket int, prefix, from []byte) (list []record, err error) {
 		if err != nil {
 			return err
 		}
-		c, last := b.Cursor(), from
-		for k, v := c.Seek(from); k != nil && bytes.HasPrefix(k, prefix) && len(list) < step; k, v = c.Next() {
-			if bytes.Compare(k, last) < 0 { // each would never end
-				return fmt.Errorf("%w: record %x is out of order", ErrCorrupt, k)
+		last := from
+		return b.from(from, func(k, v []byte) (more bool, err error) {
+			switch {
+			case !bytes.HasPrefix(k, prefix):
+				return false, nil
+			case bytes.Compare(k, last) < 0: // each would never end
+				return false, fmt.Errorf("%w: record %x is out of order", ErrCorrupt, k)
 			}
 			r := record{key: bytes.Clone(k)}
 			last = append(bytes.Clone(k), 0)
-			if r.value, err = checked(r.key, bytes.Clone(v)); err != nil {
-				return err
-			}
+			r.value, err = checked(r.key, bytes.Clone(v))
 			list = append(list, r)
-		}
-		return nil
+			return len(list) < step, err
+		})
 	})
 	return list, err
 }

@@ -26,8 +26,13 @@ func (v *Volume) List(ctx context.Context, name string, recursive bool) ([]contr
 
 var errNothing = fmt.Errorf("nothing is sealed yet: %w", fs.ErrNotExist)
 
+// viewer is a catalog, open for reading.
+type viewer interface {
+	View(fn func(*catalog.Tx) error) error
+}
+
 // ListCatalog is List for whoever has the catalog open: the spooler, when it is asked over its socket.
-func ListCatalog(ctx context.Context, cat *catalog.Catalog, left *leftout.Finder, name string, recursive bool) ([]control.ListRow, error) {
+func ListCatalog(ctx context.Context, cat viewer, left *leftout.Finder, name string, recursive bool) ([]control.ListRow, error) {
 	name = clean(name)
 	rows, dir, err := sealed(cat, name, recursive)
 	if err == nil && dir {
@@ -45,9 +50,9 @@ func ListCatalog(ctx context.Context, cat *catalog.Catalog, left *leftout.Finder
 }
 
 // sealed lists what the catalog has, and tells whether it is a directory's entries.
-func sealed(cat *catalog.Catalog, name string, recursive bool) (rows []control.ListRow, dir bool, err error) {
-	rows = []control.ListRow{}
+func sealed(cat viewer, name string, recursive bool) (rows []control.ListRow, dir bool, err error) {
 	err = cat.View(func(tx *catalog.Tx) error {
+		rows, dir = []control.ListRow{}, false
 		in, err := find(tx, name)
 		if err != nil {
 			return err

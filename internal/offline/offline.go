@@ -93,9 +93,9 @@ func lastSaid(state string) string {
 // Volume answers for a primary's spooler.
 type Volume struct {
 	cfg    *config.Primary
-	daemon string           // control.Dead or control.NotAnswering
-	cat    *catalog.Catalog // nil: nothing was ever sealed
-	last   control.Status   // of status.json; zero if there is none
+	daemon string          // control.Dead or control.NotAnswering
+	cat    *catalog.Reader // nil: nothing was ever sealed
+	last   control.Status  // of status.json; zero if there is none
 	left   *leftout.Finder
 }
 
@@ -123,14 +123,10 @@ func Open(_ context.Context, p *config.Primary, daemon string) (*Volume, error) 
 }
 
 func (v *Volume) openCatalog(path string) (err error) {
-	if v.daemon == control.Dead {
-		v.cat, err = catalog.OpenReadOnly(path)
-		if !errors.Is(err, catalog.ErrBusy) {
-			return err
-		}
+	v.cat, err = catalog.OpenReader(path)
+	if err == nil && v.daemon == control.Dead && v.cat.InUse() {
 		v.daemon = control.NotAnswering
 	}
-	v.cat, err = catalog.OpenBeside(path)
 	return err
 }
 
@@ -267,6 +263,7 @@ func (v *Volume) Batches(_ context.Context, volume string, from uint64, limit in
 		return nil, fmt.Errorf("volume %q: %w", volume, fs.ErrNotExist)
 	}
 	err := v.view(func(tx *catalog.Tx) error {
+		rows = rows[:0]
 		return tx.Batches(batch.Seq(from), func(b catalog.BatchInfo) error {
 			if limit > 0 && len(rows) == limit {
 				return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -346,6 +347,49 @@ func TestBusy(t *testing.T) {
 	if err != nil || len(list) != 1 || !list[0].Stale || list[0].Daemon != control.NotAnswering || list[0].HeadBatch != headOf(t, cat) {
 		t.Errorf("%+v %v", list, err)
 	}
+}
+
+// TestBesideCommits: a spooler that was too slow to answer goes on and commits; what is read beside it is of one state, and said once.
+func TestBesideCommits(t *testing.T) {
+	c := primary(t)
+	seal(t, c, journal.Position{})
+	cat, err := catalog.Open(state.Dir(c.State()).Catalog())
+	must(t, err)
+	must(t, cat.Update(func(tx *catalog.Tx) error {
+		for i := range 500 {
+			err := errors.Join(tx.PutBatch(catalog.BatchInfo{Seq: batch.Seq(i + 100)}), tx.PutEntry(batch.Root, fmt.Sprint("reports", i), 2))
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	a := reach(t, c)
+	asked := make(chan bool)
+	var g errgroup.Group
+	g.Go(func() error { // one commit beside each answer
+		for range asked {
+			if err := cat.Update(func(tx *catalog.Tx) error { return tx.PutUnchecked(100) }); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for _, ask := range []func() (int, error){
+		func() (int, error) { rows, err := a.Batches(t.Context(), "", 0, 0); return len(rows), err },
+		func() (int, error) { rows, err := a.List(t.Context(), "", true); return len(rows), err },
+	} {
+		want, err := ask()
+		must(t, err)
+		for range 60 {
+			asked <- true
+			if got, err := ask(); got != want || err != nil {
+				t.Fatalf("%d rows, want %d: %v", got, want, err)
+			}
+		}
+	}
+	close(asked)
+	must(t, g.Wait(), cat.Close())
 }
 
 // headOf returns the head of a catalog.

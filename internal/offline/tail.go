@@ -63,18 +63,21 @@ func (v *Volume) pending() ([]control.PendingRow, error) {
 	return rows, nil
 }
 
-// withTail runs fn with the catalog and the journal's tail read.
+// withTail runs fn with the catalog and the journal's tail read; again, from nothing, if the spooler commits meanwhile.
 func (v *Volume) withTail(fn func(*tail) error) error {
-	t := &tail{why: words(v.daemon), places: map[journal.Ident]place{}, rows: map[journal.Ident]*control.PendingRow{}}
 	dir := state.Dir(v.cfg.State).Journal()
+	t := func(tx *catalog.Tx) *tail {
+		return &tail{tx: tx, why: words(v.daemon), places: map[journal.Ident]place{}, rows: map[journal.Ident]*control.PendingRow{}}
+	}
 	if v.cat == nil {
+		t := t(nil)
 		if err := t.read(dir, journal.Position{}); err != nil {
 			return err
 		}
 		return fn(t)
 	}
 	return v.cat.View(func(tx *catalog.Tx) error {
-		t.tx = tx
+		t := t(tx)
 		m, err := tx.Meta()
 		if err != nil {
 			return err
@@ -260,6 +263,7 @@ func (v *Volume) Explain(_ context.Context, name string) (control.Explained, err
 		return e, nil
 	}
 	err := v.withTail(func(t *tail) error {
+		e = control.Explained{Path: name, Stage: control.Pending.String()}
 		rows, err := t.list()
 		if err != nil {
 			return err
