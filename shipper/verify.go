@@ -61,23 +61,26 @@ func (c *cursor) toVerify() (upTo batch.Seq, next time.Time) {
 
 // runVerify reads back until ctx ends.
 func (c *cursor) runVerify(ctx context.Context) error {
-	return loop.Every(ctx, time.Hour, c.again, func() time.Duration {
-		err := c.verifyOnce(ctx)
-		switch {
-		case errors.Is(err, errDamaged):
-			c.s.log.Error("read back", "volume", c.v.name, "host", c.h.name, "error", err)
-			return damagedAgain
-		case err != nil:
-			return lastRetry
-		}
-		if _, next := c.toVerify(); !next.IsZero() {
-			return max(next.Sub(c.s.now()), time.Millisecond)
-		}
-		return 0
-	})
+	return loop.Every(ctx, time.Hour, c.again, func() time.Duration { return c.verifyStep(ctx) })
 }
 
-// verifyOnce is the step: it reads back every batch that has been on the host for verify_after, and compares digests.
+// verifyStep reads back what is due, and returns when to go on; 0: with the next batch.
+func (c *cursor) verifyStep(ctx context.Context) time.Duration {
+	err := c.verifyOnce(ctx)
+	switch {
+	case errors.Is(err, errDamaged):
+		c.s.log.Error("read back", "volume", c.v.name, "host", c.h.name, "error", err)
+		return damagedAgain
+	case err != nil:
+		return lastRetry
+	}
+	if _, next := c.toVerify(); !next.IsZero() {
+		return max(next.Sub(c.s.now()), time.Millisecond)
+	}
+	return 0
+}
+
+// verifyOnce reads back every batch that has been on the host for verify_after, and compares digests.
 func (c *cursor) verifyOnce(ctx context.Context) error {
 	upTo, _ := c.toVerify()
 	c.v.mu.Lock()

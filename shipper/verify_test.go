@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"slipway/internal/batch"
+	"slipway/internal/store"
 )
 
 // verify runs the step; the batches are shipped before.
@@ -84,6 +85,39 @@ func TestVerifyFindsDamage(t *testing.T) {
 	c.wantCopy("vault1", p, b1, b2)
 	if a := c.acks("projects", "vault1"); a.Verified != 2 {
 		t.Errorf("verified %d after the repair, want 2", a.Verified)
+	}
+}
+
+// TestVerifyTriesAgain: after one failed answer a host is read back again soon; after damage, which somebody has to look at, later; and with
+// nothing due when something will be.
+func TestVerifyTriesAgain(t *testing.T) {
+	c := newCacheHost(t, "vault1")
+	p := newPrimary(t, "projects")
+	b := p.seal([]int{1000}, nil)
+	p.put(c.store, b)
+	c.mustOnce()
+	cur := c.ship.all()[0].cursors[0]
+	if next := cur.verifyStep(t.Context()); next < 50*time.Minute || next > 70*time.Minute {
+		t.Errorf("before anything is due it goes on in %v", next)
+	}
+	c.clock.pass(2 * time.Hour)
+	c.hosts["vault1"].setFault(store.ErrTemporary)
+	if next := cur.verifyStep(t.Context()); next != lastRetry {
+		t.Errorf("after a failed answer it goes on in %v", next)
+	}
+	c.hosts["vault1"].setFault(nil)
+	for d := range b.shards {
+		file := filepath.Join(c.hosts["vault1"].dir, "projects", d.Path())
+		data, err := os.ReadFile(file)
+		must(t, err)
+		must(t, os.WriteFile(file, flip(data), 0o660))
+		if next := cur.verifyStep(t.Context()); next != damagedAgain {
+			t.Errorf("after damage it goes on in %v", next)
+		}
+		must(t, os.WriteFile(file, data, 0o660))
+	}
+	if next := cur.verifyStep(t.Context()); next != 0 || c.acks("projects", "vault1").Verified != 1 {
+		t.Errorf("sound again: it goes on in %v", next)
 	}
 }
 
