@@ -7,10 +7,13 @@
 package batchlist
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
+	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"time"
 
@@ -44,6 +47,9 @@ type List struct {
 	first   batch.Seq
 	rows    []byte
 	changed bool
+
+	sub string   // of dir: where the last batch's file lies
+	at  *os.File // sub, open: a name looked up in it costs half of what a whole path does; nil: it is not there
 }
 
 // rowSize is the length of a row; row n lies at n times that.
@@ -73,8 +79,7 @@ func (l *List) Row(e batch.Epoch, seq batch.Seq, load func() (*batch.Envelope, e
 	var place []byte
 	var size, changed int64
 	if at := (seq - l.first) * rowSize; seq >= l.first && int(at) < len(l.rows) {
-		var st unix.Stat_t
-		if err := unix.Lstat(filepath.Join(l.dir, batch.Path(e, seq, seq)), &st); err == nil {
+		if st, err := l.stat(batch.Path(e, seq, seq)); err == nil {
 			place, size, changed = l.rows[at:at+rowSize], st.Size, st.Ctim.Nano()
 		}
 	}
@@ -93,8 +98,29 @@ func (l *List) Row(e batch.Epoch, seq batch.Seq, load func() (*batch.Envelope, e
 	return r, nil
 }
 
+func (l *List) stat(name string) (st unix.Stat_t, err error) {
+	sub, base := path.Split(name)
+	if sub != l.sub {
+		l.leave()
+		l.sub = sub
+		l.at, err = os.OpenFile(filepath.Join(l.dir, sub), unix.O_PATH|unix.O_DIRECTORY, 0)
+	}
+	if l.at == nil {
+		return st, cmp.Or(err, fs.ErrNotExist)
+	}
+	return st, unix.Fstatat(int(l.at.Fd()), base, &st, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+func (l *List) leave() {
+	if l.at != nil {
+		_ = l.at.Close() // nothing was read through it
+		l.at = nil
+	}
+}
+
 // Close remembers what was read. Who may not write there, or cannot, has lost nothing but time.
 func (l *List) Close() {
+	l.leave()
 	if !l.changed {
 		return
 	}

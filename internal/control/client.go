@@ -229,11 +229,10 @@ func decode[T any](s *bufio.Scanner) ([]T, error) {
 			}
 			return nil, &r
 		}
-		var row T
-		if err := unmarshal(s, line, &row); err != nil {
+		rows = append(rows, *new(T))
+		if err := unmarshal(s, line, &rows[len(rows)-1]); err != nil {
 			return nil, err
 		}
-		rows = append(rows, row)
 	}
 	if err := s.Err(); err != nil {
 		return nil, err

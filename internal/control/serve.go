@@ -1,11 +1,13 @@
 package control
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -107,14 +109,22 @@ func (k *keeper) step(ctx context.Context, state string, r Reporter, again time.
 
 func lines[T any](rows []T) []byte {
 	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	for _, row := range rows {
-		if err := e.Encode(row); err != nil {
-			panic(err) // no type of this package can fail to encode
-		}
+	if err := encode(&b, rows); err != nil {
+		panic(err) // no type of this package can fail to encode
 	}
 	return b.Bytes()
+}
+
+// encode writes rows as JSON lines.
+func encode[T any](w io.Writer, rows []T) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	for i := range rows {
+		if err := e.Encode(&rows[i]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // failure is the last line of an answer that is not whole.
@@ -226,5 +236,9 @@ func answer[T any](w http.ResponseWriter, rows []T, err error) {
 		_, _ = w.Write(lines([]failure{{Failure: err.Error(), NotExist: errors.Is(err, fs.ErrNotExist)}}))
 		return
 	}
-	_, _ = w.Write(append(lines(rows), '\n'))
+	b := bufio.NewWriterSize(w, 64<<10) // the asker reads the first rows while the next are written
+	if encode(b, rows) == nil {
+		_ = b.WriteByte('\n')
+	}
+	_ = b.Flush() // fails only when the asker has gone
 }

@@ -1,6 +1,7 @@
 package render
 
 import (
+	"bufio"
 	"io"
 	"strings"
 	"unicode/utf8"
@@ -52,6 +53,36 @@ func tables[T any](layouts ...layout[T]) func(io.Writer, []T) error {
 		_, err := io.WriteString(w, b.String())
 		return err
 	}
+}
+
+// table writes aligned columns.
+func table(w io.Writer, rows [][]string) error {
+	var widths []int
+	for _, row := range rows {
+		for i, cell := range row[:len(row)-1] {
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		}
+	}
+	b := bufio.NewWriterSize(w, 64<<10)
+	for _, row := range rows {
+		owed := 0 // nothing is written behind the last cell that says something
+		for i, cell := range row {
+			if cell != "" {
+				for ; owed > 0; owed-- {
+					_ = b.WriteByte(' ') // an error comes again at the end
+				}
+				_, _ = b.WriteString(cell)
+			}
+			if i < len(widths) {
+				owed += widths[i] + gap - utf8.RuneCountInString(cell)
+			}
+		}
+		_ = b.WriteByte('\n')
+	}
+	return b.Flush()
 }
 
 func whole(rows [][]string, _ int) [][]string { return rows }
