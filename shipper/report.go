@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"slipway/internal/batch"
@@ -145,6 +146,7 @@ func (s *Shipper) Batches(ctx context.Context, volume string, from uint64, limit
 		}
 		p := v.copyChain()
 		list, err := v.in.Listed(ctx, &p, batchlist.Path(filepath.Dir(s.checkpointPath(v.name)), v.name), batch.Seq(from), limit-len(rows))
+		rows = slices.Grow(rows, len(list))
 		for _, r := range list {
 			rows = append(rows, s.row(v, r))
 		}

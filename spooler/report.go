@@ -181,6 +181,15 @@ func (s *Spooler) Batches(_ context.Context, volume string, from uint64, limit i
 	}
 	var rows []control.BatchRow
 	err := v.history.Catalog().View(func(tx *catalog.Tx) error {
+		m, err := tx.Meta()
+		if err != nil {
+			return err
+		}
+		most := int(max(m.Head+1, batch.Seq(from)) - batch.Seq(from))
+		if limit > 0 {
+			most = min(most, limit)
+		}
+		rows = make([]control.BatchRow, 0, most)
 		return tx.Batches(batch.Seq(from), func(b catalog.BatchInfo) error {
 			if limit > 0 && len(rows) >= limit {
 				return errStop

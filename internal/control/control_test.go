@@ -109,6 +109,61 @@ func serve(t *testing.T, state string, r Reporter) {
 	await(t, func() bool { _, err := Dial(state); return err == nil })
 }
 
+// shelf has batches, a volume's numbers with gaps.
+type shelf struct {
+	Reporter
+	batches, broken int  // how many there are; from which on they cannot be read
+	most            *int // that it was asked for at once
+}
+
+func (shelf) Status(context.Context) ([]Status, error) { return nil, nil }
+
+func (s shelf) Batches(_ context.Context, _ string, from uint64, limit int) (rows []BatchRow, err error) {
+	*s.most = max(*s.most, limit)
+	for i := range s.batches {
+		if seq := uint64(3 * i); seq >= from && len(rows) < limit {
+			if s.broken > 0 && i >= s.broken {
+				return rows, errors.New("the disk is ill")
+			}
+			rows = append(rows, BatchRow{Volume: "projects", Seq: seq})
+		}
+	}
+	return rows, nil
+}
+
+// TestManyBatches: however many there are, a daemon looks up some at a time, and each comes once.
+func TestManyBatches(t *testing.T) {
+	for _, tt := range []struct{ batches, broken, limit, want int }{
+		{0, 0, 0, 0},
+		{1, 0, 0, 1},
+		{batchesAtOnce, 0, 0, batchesAtOnce},
+		{batchesAtOnce + 1, 0, 0, batchesAtOnce + 1},
+		{3*batchesAtOnce + 7, 0, 0, 3*batchesAtOnce + 7},
+		{3 * batchesAtOnce, 0, batchesAtOnce, batchesAtOnce},
+		{3 * batchesAtOnce, 0, batchesAtOnce + 9, batchesAtOnce + 9},
+		{3 * batchesAtOnce, 0, 5, 5},
+		{3 * batchesAtOnce, batchesAtOnce + 5, 0, 0},
+	} {
+		dir, most := t.TempDir(), 0
+		serve(t, dir, shelf{batches: tt.batches, broken: tt.broken, most: &most})
+		rows, err := dial(t, dir).Batches(t.Context(), "projects", 0, tt.limit)
+		if tt.broken > 0 {
+			if err == nil || !strings.Contains(err.Error(), "the disk is ill") {
+				t.Errorf("%+v: %v", tt, err)
+			}
+			continue
+		}
+		if err != nil || len(rows) != tt.want || most > batchesAtOnce {
+			t.Errorf("%+v: %d rows, %d at once, %v", tt, len(rows), most, err)
+		}
+		for i, r := range rows {
+			if r.Seq != uint64(3*i) {
+				t.Fatalf("%+v: row %d is batch %d", tt, i, r.Seq)
+			}
+		}
+	}
+}
+
 func await(t *testing.T, done func() bool) {
 	t.Helper()
 	deadline := time.After(time.Minute)

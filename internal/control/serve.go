@@ -117,14 +117,15 @@ func lines[T any](rows []T) []byte {
 
 // encode writes rows as JSON lines.
 func encode[T any](w io.Writer, rows []T) error {
-	e := json.NewEncoder(w)
+	b := bufio.NewWriterSize(w, 32<<10)
+	e := json.NewEncoder(b)
 	e.SetEscapeHTML(false)
 	for i := range rows {
 		if err := e.Encode(&rows[i]); err != nil {
 			return err
 		}
 	}
-	return nil
+	return b.Flush()
 }
 
 // failure is the last line of an answer that is not whole.
@@ -158,12 +159,35 @@ func (s server) status(w http.ResponseWriter, req *http.Request) {
 	answer(w, rows, err)
 }
 
+// batchesAtOnce is how many batches a Reporter is asked for: the asker reads the first while the next are looked up, and they need no memory.
+const batchesAtOnce = 500
+
 func (s server) batches(w http.ResponseWriter, req *http.Request) {
 	accept(w)
+	volume := req.FormValue("volume")
 	from, _ := strconv.ParseUint(req.FormValue("from"), 10, 64)
 	limit, _ := strconv.Atoi(req.FormValue("limit"))
-	rows, err := s.r.Batches(req.Context(), req.FormValue("volume"), from, limit)
-	answer(w, rows, err)
+	if volume == "" { // numbers are a volume's own
+		rows, err := s.r.Batches(req.Context(), "", from, limit)
+		answer(w, rows, err)
+		return
+	}
+	for sent := 0; ; {
+		n := batchesAtOnce
+		if limit > 0 {
+			n = min(n, limit-sent)
+		}
+		rows, err := s.r.Batches(req.Context(), volume, from, n)
+		sent += len(rows)
+		if err != nil || len(rows) < n || sent == limit {
+			answer(w, rows, err)
+			return
+		}
+		if encode(w, rows) != nil {
+			return // the asker has gone
+		}
+		from = rows[len(rows)-1].Seq + 1
+	}
 }
 
 func (s server) pending(w http.ResponseWriter, req *http.Request) {
@@ -236,9 +260,7 @@ func answer[T any](w http.ResponseWriter, rows []T, err error) {
 		_, _ = w.Write(lines([]failure{{Failure: err.Error(), NotExist: errors.Is(err, fs.ErrNotExist)}}))
 		return
 	}
-	b := bufio.NewWriterSize(w, 64<<10) // the asker reads the first rows while the next are written
-	if encode(b, rows) == nil {
-		_ = b.WriteByte('\n')
+	if encode(w, rows) == nil { // fails only when the asker has gone
+		_, _ = w.Write([]byte{'\n'})
 	}
-	_ = b.Flush() // fails only when the asker has gone
 }

@@ -188,7 +188,7 @@ func (v *Volume) Listed(ctx context.Context, c *Chain, rows string, from batch.S
 	last := min(c.Head, first+batch.Seq(limit)-1)
 	known := batchlist.Open(rows, v.Dir, first, last)
 	defer known.Close()
-	var list []batchlist.Row
+	list := make([]batchlist.Row, 0, max(last+1, first)-first)
 	for seq := first; seq <= last; seq++ {
 		r, err := known.Row(c.At(seq).Epoch, seq, func() (*batch.Envelope, error) {
 			b, _, err := v.Load(ctx, c, seq)

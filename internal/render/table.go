@@ -14,7 +14,7 @@ type layout[T any] struct {
 }
 
 func (l layout[T]) cells(list []T) [][]string {
-	rows := [][]string{l.heading}
+	rows := append(make([][]string, 0, len(list)+1), l.heading)
 	for _, v := range list {
 		rows = append(rows, l.row(v))
 	}
