@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 
@@ -123,7 +125,7 @@ func backupHosts(acks []ack.Acks) (n int) {
 
 // listed returns what listings show of the batch files of a volume's store, from a number on. Signatures are not checked.
 func listed(ctx context.Context, s store.Store, remembered, dir string, from uint64, limit int) ([]batchlist.Row, error) {
-	slots, err := slotsOf(ctx, s, from, limit)
+	slots, err := slotsOf(dir, from, limit)
 	if err != nil || len(slots) == 0 {
 		return nil, err
 	}
@@ -157,11 +159,15 @@ type slot struct {
 	seq   batch.Seq
 }
 
-// slotsOf returns the batch files from a number on, in order of number and epoch; limit 0: all.
-func slotsOf(ctx context.Context, s store.Store, from uint64, limit int) (slots []slot, err error) {
-	err = descend(ctx, s, "batches", 2, func(name string) error {
-		epoch, _, last, err := batch.ParsePath(name)
-		if err == nil && uint64(last) >= from {
+// slotsOf returns the batch files below a volume's directory from a number on, in order of number and epoch; limit 0: all. Their names are
+// enough, so that nothing is opened or looked at.
+func slotsOf(dir string, from uint64, limit int) (slots []slot, err error) {
+	err = fs.WalkDir(os.DirFS(dir), "batches", func(name string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		epoch, _, last, other := batch.ParsePath(name)
+		if err == nil && other == nil && d.Type().IsRegular() && uint64(last) >= from {
 			slots = append(slots, slot{name, epoch, last})
 		}
 		return err
@@ -171,25 +177,6 @@ func slotsOf(ctx context.Context, s store.Store, from uint64, limit int) (slots 
 		slots = slots[:limit]
 	}
 	return slots, err
-}
-
-func descend(ctx context.Context, s store.Store, dir string, levels int, fn func(string) error) error {
-	list, err := s.List(ctx, dir)
-	if err != nil {
-		return err
-	}
-	for _, info := range list {
-		name := dir + "/" + info.Name
-		if levels > 0 && info.Dir {
-			err = descend(ctx, s, name, levels-1, fn)
-		} else if _, _, _, bad := batch.ParsePath(name); !info.Dir && bad == nil {
-			err = fn(name)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Pending is a primary's matter.
