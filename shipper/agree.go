@@ -94,7 +94,7 @@ func (s *Shipper) compare(ctx context.Context, v *volume) (seq batch.Seq, cause,
 	var disputes []dispute
 	for _, d := range claimed(v, &p, words, exhibits) {
 		b, _, err := v.in.Load(ctx, &p, d.seq)
-		if err != nil && gone(err) {
+		if err != nil && intake.Gone(err) {
 			return d.seq, err, nil
 		}
 		if err != nil {

@@ -229,7 +229,7 @@ func TestOtherVolumeOfThatName(t *testing.T) {
 		return []byte(`{"format":1,"volume":"projects","volume_id":"` + other.id.String() + `"}`)
 	})
 	p.put(c.store, p.seal(nil, nil))
-	if err := c.once(); !errors.Is(err, errOtherVolume) {
+	if err := c.once(); !errors.Is(err, intake.ErrOtherVolume) {
 		t.Errorf("got %v", err)
 	}
 	c.wantHead("projects", "vault1", 1)

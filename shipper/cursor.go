@@ -13,6 +13,7 @@ import (
 
 	"slipway/internal/ack"
 	"slipway/internal/batch"
+	"slipway/internal/intake"
 	"slipway/internal/store"
 )
 
@@ -273,7 +274,7 @@ func (c *cursor) failed(ctx context.Context, err error) State {
 
 // needsOperator tells a host that is not what it should be from one that is away.
 func needsOperator(err error) bool {
-	for _, class := range []error{store.ErrHostKey, store.ErrAuth, store.ErrDiffers, store.ErrNotDir, fs.ErrPermission, errOtherVolume, errFork} {
+	for _, class := range []error{store.ErrHostKey, store.ErrAuth, store.ErrDiffers, store.ErrNotDir, fs.ErrPermission, intake.ErrOtherVolume, errFork} {
 		if errors.Is(err, class) {
 			return true
 		}

@@ -16,6 +16,7 @@ import (
 	"slipway/internal/batch"
 	"slipway/internal/config"
 	"slipway/internal/control"
+	"slipway/internal/intake"
 	"slipway/internal/store"
 )
 
@@ -228,7 +229,7 @@ func TestHostOfAnotherVolume(t *testing.T) {
 	other.put(c.hosts["vault1"].Store, other.seal(nil, nil))
 	b := p.seal([]int{10}, nil)
 	p.put(c.store, b)
-	if err := c.once(); !errors.Is(err, errOtherVolume) {
+	if err := c.once(); !errors.Is(err, intake.ErrOtherVolume) {
 		t.Errorf("got %v", err)
 	}
 	c.wantHead("projects", "vault1", 0)

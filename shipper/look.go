@@ -96,7 +96,7 @@ func (c *cursor) sameVolume(ctx context.Context) error {
 	}
 	if theirs.ID != ours.ID {
 		return fmt.Errorf("%s/%s names the volume with id %s, this one is %s: give one of them another name or place: %w",
-			c.v.name, intake.VolumeFile, theirs.ID, ours.ID, errOtherVolume)
+			c.v.name, intake.VolumeFile, theirs.ID, ours.ID, intake.ErrOtherVolume)
 	}
 	return nil
 }

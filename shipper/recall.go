@@ -76,7 +76,7 @@ func (s *Shipper) recheck(ctx context.Context, v *volume, p intake.Chain, evicte
 		if err == nil && seq > evicted {
 			err = v.in.Recheck(ctx, b)
 		}
-		if err != nil && !gone(err) {
+		if err != nil && !intake.Gone(err) {
 			return err
 		}
 		if err != nil {

@@ -155,7 +155,7 @@ func readShard(ctx context.Context, buf *carry.Buffer, s store.Store, o batch.Ob
 // cacheFault tells an error of the cache's own copy: what is gone or damaged there takes the cache's head back, so that the
 // sender fills it again.
 func (c *cursor) cacheFault(ctx context.Context, seq batch.Seq, err error) error {
-	if ctx.Err() == nil && gone(err) {
+	if ctx.Err() == nil && intake.Gone(err) {
 		if lostErr := c.s.lost(ctx, c.v, seq, err); lostErr != nil {
 			err = errors.Join(err, lostErr)
 		}

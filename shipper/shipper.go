@@ -31,8 +31,7 @@ import (
 
 // Intervals of the loops. Events wake them at once; these are for events that were lost.
 const (
-	listEvery     = 30 * time.Second       // a full listing of the store
-	missingEvery  = 250 * time.Millisecond // a batch's shards that were not there yet
+	listEvery     = 30 * time.Second // a full listing of the store
 	maintainEvery = 30 * time.Second
 )
 

@@ -44,6 +44,9 @@ func (c *cursor) markLocked(seq batch.Seq, now time.Time) {
 	}
 }
 
+// flushEvery is how often the acks are written while a host is read back.
+const flushEvery = time.Second
+
 // toVerify returns up to where is to be read back now, and when more is.
 func (c *cursor) toVerify() (upTo batch.Seq, next time.Time) {
 	after := c.s.cfg.Ship.VerifyAfter + c.s.cfg.Ship.VerifyAfter/64

@@ -23,8 +23,7 @@ type volume struct {
 
 	// Owned by the arrival pass, which arriveMu keeps to one at a time.
 	arriveMu sync.Mutex
-	warned   batch.Seq // the batch whose missing shards were complained about
-	lateFrom time.Time // since when that batch waits
+	wait     intake.Waiting
 
 	publishing sync.RWMutex // read: a batch file is being published; whoever has made a hold takes it to know what that came to
 
@@ -67,8 +66,6 @@ func heldOf(b *batch.Batch, size int64, received time.Time) held {
 	}
 	return h
 }
-
-var errOtherVolume = errors.New("the directory holds another volume")
 
 // discover finds volumes that have appeared in the store.
 func (s *Shipper) discover(ctx context.Context) {

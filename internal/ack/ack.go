@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -108,28 +107,7 @@ func Read(ctx context.Context, s store.Store, storeName string) (Acks, error) {
 
 // ReadAll reads every acks file of a volume; damaged ones are returned as errors joined, the others all the same.
 func ReadAll(ctx context.Context, s store.Store) ([]Acks, error) {
-	infos, err := s.List(ctx, "acks")
-	if err != nil {
-		return nil, fmt.Errorf("list acks: %w", err)
-	}
-	var all []Acks
-	var faults []error
-	for _, info := range infos {
-		name, ok := strings.CutSuffix(path.Base(info.Name), ".json")
-		if info.Dir || !ok {
-			continue
-		}
-		a, err := Read(ctx, s, name)
-		if errors.Is(err, store.ErrNotExist) {
-			continue // replaced away between the listing and the reading
-		}
-		if err != nil {
-			faults = append(faults, err)
-			continue
-		}
-		all = append(all, a)
-	}
-	return all, errors.Join(faults...)
+	return store.ReadAll(ctx, s, "acks", Read)
 }
 
 // Write replaces the store's acks. Dying before it returns leaves the old ones or the new ones.

@@ -3,7 +3,6 @@ package intake
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -11,7 +10,6 @@ import (
 	"slipway/internal/ack"
 	"slipway/internal/batch"
 	"slipway/internal/batchlist"
-	"slipway/internal/store"
 )
 
 // Keeper holds one volume that another node owns: it takes what arrives, in order of sequence, remembers below the state directory
@@ -31,9 +29,8 @@ type Keeper struct {
 	Log       *slog.Logger
 
 	passMu sync.Mutex // one pass at a time; guards what follows
-	warned batch.Seq  // the batch whose missing shards were complained about
-	late   time.Time  // since when that batch waits
-	swept  batch.Seq  // the shards of no batch above were removed in this run
+	wait   Waiting
+	swept  batch.Seq // the shards of no batch above were removed in this run
 
 	mu sync.Mutex // guards what follows
 	keeping
@@ -59,18 +56,6 @@ type Naming struct {
 	Peers []string `json:"peers,omitempty"` // in order
 }
 
-const (
-	// A batch that waits longer than this for its shards is complained about.
-	lateAfter = 10 * time.Second
-	// While shards are missing, they are looked for this often.
-	missingEvery = 250 * time.Millisecond
-	// During a long pass the acks are written this often.
-	flushEvery = time.Second
-)
-
-// errOtherVolume means: volume.json names another volume than the one that this directory has been the place of.
-var errOtherVolume = errors.New("the directory holds another volume")
-
 // Arrive takes what has come until something is missing, and writes the acks. It returns how soon to look again by itself (0: when
 // something happens).
 func (k *Keeper) Arrive(ctx context.Context) (again time.Duration, err error) {
@@ -85,9 +70,10 @@ func (k *Keeper) Arrive(ctx context.Context) (again time.Duration, err error) {
 func (k *Keeper) arrive(ctx context.Context) (again time.Duration, err error) {
 	k.passMu.Lock()
 	defer k.passMu.Unlock()
-	ready, err := k.recognise(ctx)
+	p := k.pass()
+	ready, err := p.Recognise(ctx)
 	if err == nil && ready {
-		again, err = k.pass(ctx)
+		again, err = p.Take(ctx)
 	}
 	if err != nil {
 		k.setNote(err.Error())
@@ -95,101 +81,28 @@ func (k *Keeper) arrive(ctx context.Context) (again time.Duration, err error) {
 	return again, errors.Join(err, k.flush(ctx))
 }
 
-// recognise reads whose volume it is, and once after a start what is remembered of it.
-func (k *Keeper) recognise(ctx context.Context) (ready bool, err error) {
-	file, err := ReadVolumeFile(ctx, k.Store)
-	if errors.Is(err, store.ErrNotExist) {
-		k.setNote("nothing has arrived: there is no " + VolumeFile)
-		return false, nil
+func (k *Keeper) pass() *Pass { return &Pass{&k.Volume, taker{k}, k.Log, &k.wait} }
+
+// taker is a Keeper during a pass.
+type taker struct{ k *Keeper }
+
+// Recall implements Taker.
+func (t taker) Recall(ctx context.Context, id batch.VolumeID) error { return t.k.recall(ctx, id) }
+
+// Chain implements Taker.
+func (t taker) Chain() Chain { return t.k.Chain() }
+
+// Closed implements Taker.
+func (t taker) Closed() string {
+	if t.k.Strict && t.k.Full() {
+		return "the volume has reached its quota"
 	}
-	if err != nil {
-		return false, err
-	}
-	if err := k.recall(ctx, file.ID); err != nil {
-		return false, err
-	}
-	if k.ID != file.ID {
-		k.setFault(fmt.Sprintf("volume.json names the volume with id %s, but this has been the place of %s: put it back, or give the other volume another name", file.ID, k.ID))
-		return false, fmt.Errorf("read volume %s: %w", k.Name, errOtherVolume)
-	}
-	k.setFault("")
-	return true, nil
+	return ""
 }
 
-// pass takes batch after batch.
-func (k *Keeper) pass(ctx context.Context) (again time.Duration, err error) {
-	c := k.Chain()
-	if err := k.beginLower(ctx, &c); err != nil {
-		return 0, err
-	}
-	flushed := k.Now()
-	for ctx.Err() == nil {
-		if k.Strict && k.Full() {
-			k.setNote("the volume has reached its quota")
-			return 0, nil
-		}
-		a, err := k.next(ctx, &c)
-		var r *Refusal
-		var m *Missing
-		switch {
-		case errors.As(err, &r):
-			if err := k.refuse(r); err != nil {
-				return 0, err
-			}
-			continue
-		case errors.As(err, &m):
-			return k.waitFor(m), nil
-		case errors.Is(err, ErrForked):
-			k.setFault(err.Error())
-			return 0, nil
-		case err != nil || a == nil:
-			return 0, err
-		}
-		if err := k.accept(&c, a); err != nil {
-			return 0, err
-		}
-		if now := k.Now(); now.Sub(flushed) > flushEvery {
-			flushed = now
-			if err := k.flush(ctx); err != nil {
-				return 0, err
-			}
-		}
-	}
-	return 0, ctx.Err()
-}
-
-func (k *Keeper) next(ctx context.Context, c *Chain) (*Arrival, error) {
-	name, err := k.Next(ctx, c)
-	if err != nil || name == "" {
-		return nil, err
-	}
-	return k.Check(ctx, c, name)
-}
-
-// beginLower begins the chain again when a lower batch has come, as long as it does not count: a store that is filled from the
-// middle holds no copy before its batches refer to nothing outside it.
-func (k *Keeper) beginLower(ctx context.Context, c *Chain) error {
-	if c.Low <= 1 || c.Whole() {
-		return nil
-	}
-	_, low, err := k.Lowest(ctx)
-	if err != nil || low == 0 || low >= c.Low {
-		return err
-	}
-	*c, k.swept = Chain{}, 0
-	k.mu.Lock()
-	k.Dropped = 0
-	k.mu.Unlock()
-	return nil
-}
-
-// accept makes a checked batch part of the chain. Dying before the acks are written leaves the batch to be checked again.
-func (k *Keeper) accept(c *Chain, a *Arrival) error {
-	env := &a.Batch.Envelope
-	if err := k.welcome(c, a); err != nil {
-		return err
-	}
-	c.Extend(a.Batch)
+// Accept implements Taker. Dying before the acks are written leaves the batch to be checked again.
+func (t taker) Accept(c *Chain, a *Arrival) {
+	k, env := t.k, &a.Batch.Envelope
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.keeping.Chain, k.note, k.dirty = c.Clone(), "", true
@@ -201,49 +114,32 @@ func (k *Keeper) accept(c *Chain, a *Arrival) error {
 	if c.Whole() {
 		k.Acks.Advance(env.Epoch, env.Last, a.Batch.Digest, k.Now())
 	}
-	return nil
 }
 
-// welcome says loudly, and notes, whose word counts from this batch on.
-func (k *Keeper) welcome(c *Chain, a *Arrival) error {
-	env := &a.Batch.Envelope
-	args := []any{"volume", k.Name, "node", env.Node, "key", env.OwnerKey, "epoch", env.Epoch, "batch", env.First}
-	switch present := c.Present(); {
-	case a.Pin:
-		k.Log.Warn("pin the first owner key seen for this volume: compare it with node.key.pub of the primary, or set owners: in the configuration", args...)
-	case present.Epoch == 0 || present.Epoch == env.Epoch:
-		return nil
-	default:
-		k.Log.Warn("a new epoch begins", args...)
-	}
-	if len(k.Owners) > 0 {
-		return nil
-	}
-	return k.Pins.Add(k.Name, env.OwnerKey, k.Now())
+// BeginAgain implements Taker.
+func (t taker) BeginAgain() {
+	t.k.swept = 0
+	t.k.mu.Lock()
+	t.k.Dropped = 0
+	t.k.mu.Unlock()
 }
 
-// waitFor notes a batch whose shards are not all there. That is no fault: they may be on their way.
-func (k *Keeper) waitFor(m *Missing) time.Duration {
-	k.setNote(m.Error())
-	if k.warned != m.Seq {
-		k.warned, k.late = m.Seq, k.Now()
-	}
-	if !k.late.IsZero() && k.Now().Sub(k.late) > lateAfter {
-		k.late = time.Time{} // once
-		k.Log.Warn("a batch waits for shards that do not come", "volume", k.Name, "batch", m.Seq, "missing", m.Count, "of", m.Of, "first", m.Digest)
-	}
-	return missingEvery
+// Refused implements Taker.
+func (t taker) Refused(r ack.Refusal) {
+	t.k.mu.Lock()
+	t.k.Acks.Refuse(r)
+	t.k.dirty = true
+	t.k.mu.Unlock()
 }
 
-// refuse moves an object that failed its checks aside, where it is kept and counted.
-func (k *Keeper) refuse(r *Refusal) error {
-	k.Log.Error("refuse what arrived", "volume", k.Name, "object", r.Name, "reason", r.Reason, "cause", r.Cause)
-	k.mu.Lock()
-	k.Acks.Refuse(ack.Refusal{Name: r.Name, Reason: r.Reason + ": " + r.Cause.Error(), At: k.Now()})
-	k.dirty = true
-	k.mu.Unlock()
-	return k.SetAside(r)
-}
+// SetNote implements Taker.
+func (t taker) SetNote(text string) { t.k.setNote(text) }
+
+// SetFault implements Taker.
+func (t taker) SetFault(text string) { t.k.setFault(text) }
+
+// Flush implements Taker.
+func (t taker) Flush(ctx context.Context) error { return t.k.flush(ctx) }
 
 // Chain returns a copy of the checked prefix.
 func (k *Keeper) Chain() Chain {

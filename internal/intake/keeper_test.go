@@ -449,7 +449,7 @@ func TestKeeperOtherVolume(t *testing.T) {
 	k.volumeFile(other)
 	k.seal(nil)
 	for range 2 {
-		if _, err := k.Arrive(t.Context()); !errors.Is(err, errOtherVolume) {
+		if _, err := k.Arrive(t.Context()); !errors.Is(err, ErrOtherVolume) {
 			t.Fatalf("%v", err)
 		}
 		s := k.Standing()

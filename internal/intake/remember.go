@@ -170,7 +170,7 @@ func (k *Keeper) Lost(ctx context.Context, seq batch.Seq, cause error) error {
 		"volume", k.Name, "batch", seq, "cause", cause)
 	var r *Refusal
 	if errors.As(cause, &r) {
-		if err := k.refuse(r); err != nil {
+		if err := k.pass().Refuse(r); err != nil {
 			return err
 		}
 	}
@@ -182,18 +182,9 @@ func (k *Keeper) Lost(ctx context.Context, seq batch.Seq, cause error) error {
 
 // cutBefore ends the chain before batch seq, or before an earlier one if that is gone too.
 func (k *Keeper) cutBefore(ctx context.Context, c *Chain, seq batch.Seq) error {
-	var last *batch.Batch
-	for seq--; last == nil && seq >= c.Low && seq > 0; seq-- {
-		b, _, err := k.Load(ctx, c, seq)
-		if err != nil && !Gone(err) {
-			return err
-		}
-		last = b
-	}
-	c.Cut(last)
-	var digest batch.Digest
-	if last != nil {
-		digest = last.Digest
+	digest, err := k.CutBefore(ctx, c, seq)
+	if err != nil {
+		return err
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()

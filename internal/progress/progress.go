@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"path"
 	"strings"
 	"time"
 
@@ -89,26 +88,8 @@ func Read(ctx context.Context, s store.Store, node string) (Progress, error) {
 }
 
 // ReadAll reads every progress file of a volume; damaged ones are returned as errors joined, the others all the same.
-func ReadAll(ctx context.Context, s store.Store) (all []Progress, err error) {
-	infos, err := s.List(ctx, "progress")
-	if err != nil {
-		return nil, fmt.Errorf("list progress: %w", err)
-	}
-	var faults []error
-	for _, i := range infos {
-		node, ok := strings.CutSuffix(path.Base(i.Name), ".json")
-		if !ok || i.Dir || !batch.ValidName(node) {
-			continue
-		}
-		p, err := Read(ctx, s, node)
-		switch {
-		case err == nil:
-			all = append(all, p)
-		case !errors.Is(err, store.ErrNotExist):
-			faults = append(faults, err)
-		}
-	}
-	return all, errors.Join(faults...)
+func ReadAll(ctx context.Context, s store.Store) ([]Progress, error) {
+	return store.ReadAll(ctx, s, "progress", Read)
 }
 
 // Write replaces the node's progress. Dying before it returns leaves the old one or the new one.
