@@ -384,11 +384,13 @@ func TestKeeperDropDies(t *testing.T) {
 		k.seal(nil)
 	}
 	k.arriveAll()
-	hidden := filepath.Join(k.rig.Dir, k.batches[1].Path())
-	must(t, move(hidden, hidden+"x")) // it cannot be told what batch 2 introduces
+	hidden := k.path(k.batches[1].Envelope.Introduces[1])
+	must(t, move(hidden, hidden+"x"))
+	must(t, os.Mkdir(hidden, 0o755)) // it cannot be removed
 	if err := k.Drop(t.Context(), 3); err == nil {
-		t.Fatal("dropped what could not be read")
+		t.Fatal("dropped what could not be removed")
 	}
+	must(t, os.Remove(hidden))
 	must(t, move(hidden+"x", hidden))
 	for range 2 {
 		k.restart()
@@ -400,6 +402,34 @@ func TestKeeperDropDies(t *testing.T) {
 				if _, err := os.Lstat(k.path(o)); !errors.Is(err, os.ErrNotExist) {
 					t.Fatalf("a shard of batch %d is still there: %v", b.Envelope.Last, err)
 				}
+			}
+		}
+	}
+}
+
+// TestKeeperDropMeetsDamage: a batch file that cannot be read any more is filled again by the owner, and dropping goes on.
+func TestKeeperDropMeetsDamage(t *testing.T) {
+	k := newKeeperRig(t)
+	for range 4 {
+		k.seal(nil)
+	}
+	k.arriveAll()
+	file := filepath.Join(k.rig.Dir, k.batches[1].Path())
+	good, err := os.ReadFile(file)
+	must(t, err)
+	rewrite(t, file, func(data []byte) { data[len(data)/2] ^= 1 }, len(good))
+	must(t, k.Drop(t.Context(), 4))
+	if a := k.wantHead(1); len(a.Refused) != 1 || a.Refused[0].Name != k.batches[1].Path() {
+		t.Errorf("refused %v", a.Refused)
+	}
+	must(t, os.WriteFile(file, good, 0o644))
+	k.arriveAll()
+	k.wantHead(4)
+	must(t, k.Drop(t.Context(), 4))
+	for _, b := range k.batches {
+		for _, o := range b.Envelope.Introduces {
+			if _, err := os.Lstat(k.path(o)); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("a shard of batch %d is still there: %v", b.Envelope.Last, err)
 			}
 		}
 	}

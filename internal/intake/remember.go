@@ -162,6 +162,11 @@ func (k *Keeper) recheck(ctx context.Context) error {
 func (k *Keeper) Lost(ctx context.Context, seq batch.Seq, cause error) error {
 	k.passMu.Lock()
 	defer k.passMu.Unlock()
+	return k.lost(ctx, seq, cause)
+}
+
+// lost is Lost during a pass.
+func (k *Keeper) lost(ctx context.Context, seq batch.Seq, cause error) error {
 	c := k.Chain()
 	if seq > c.Head {
 		return nil // somebody else has seen it
@@ -212,7 +217,11 @@ func (k *Keeper) Drop(ctx context.Context, through batch.Seq) error {
 	}
 	// What an earlier run has noted it may not have finished: the first call of a run goes over it again.
 	for seq := max(k.swept+1, c.Low); seq <= through && seq > 0; seq++ {
-		if err := k.sweep(ctx, &c, seq); err != nil {
+		err := k.sweep(ctx, &c, seq)
+		if Gone(err) { // the owner fills it again, and then this goes on
+			return k.lost(ctx, seq, err)
+		}
+		if err != nil {
 			return err
 		}
 		k.swept = seq
