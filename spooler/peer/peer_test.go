@@ -239,6 +239,15 @@ func TestDrops(t *testing.T) {
 		return rows[0].Stage
 	}
 	r.await("the backup hosts' acks", func() bool { return stage(2) == "stored" && stage(3) == "cached" })
+	r.await("how far the hosts are behind", func() bool {
+		for _, s := range r.status(p).Stores[1:] {
+			want := map[string]int64{"cache1": 0, "vault1": 1, "vault2": 2, "vault3": 3}[s.Name]
+			if s.LagBatches != want || s.LagSeconds > 600 || (s.LagSeconds > 0) != (want > 0) {
+				return false
+			}
+		}
+		return true
+	})
 	whole := func(seq batch.Seq) bool {
 		e := &r.batches[seq-1].Envelope
 		return r.has("bravo", e.Introduces[0].Digest.Path()) && r.has("bravo", e.Introduces[1].Digest.Path())

@@ -88,15 +88,24 @@ func (v *volume) status(now time.Time) control.Status {
 	if snd := v.senderIfKnown(); snd != nil {
 		st.Sender = snd.Status()
 		there := snd.Report().There
-		st.Stores = append(st.Stores, control.StoreStatus{
+		st.Stores = append(st.Stores, v.behind(&s, now, control.StoreStatus{
 			Name: v.p.cfg.Cache.Name, Kind: "cache", URL: v.p.cfg.Cache.URL, Batch: uint64(there), State: cacheWord(&st.Sender),
-			LagBatches: max(0, int64(s.Acks.Head)-int64(there)),
-		})
+		}))
 	}
 	if v.warm != nil {
 		st.Warm = v.warm.status()
 	}
-	return v.more(st)
+	return v.more(&s, st)
+}
+
+// behind tells by how many batches a store lacks what is here, and since when the first of them has been.
+func (v *volume) behind(s *intake.Standing, now time.Time, st control.StoreStatus) control.StoreStatus {
+	next := max(batch.Seq(st.Batch)+1, s.Chain.Low)
+	if s.Acks.Head >= next {
+		st.LagBatches = int64(s.Acks.Head + 1 - next)
+		st.LagSeconds = now.Sub(v.keep.ReceivedAt(batch.Path(s.Chain.At(next).Epoch, next, next))).Seconds()
+	}
+	return st
 }
 
 func cacheWord(s *control.SenderStatus) string {
@@ -107,7 +116,7 @@ func cacheWord(s *control.SenderStatus) string {
 }
 
 // more adds what this node found out about backup hosts and damage.
-func (v *volume) more(st control.Status) control.Status {
+func (v *volume) more(s *intake.Standing, st control.Status) control.Status {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, a := range v.stages {
@@ -115,10 +124,9 @@ func (v *volume) more(st control.Status) control.Status {
 			st.Copies = a.Copies
 		}
 		if a.Kind == "backup" {
-			st.Stores = append(st.Stores, control.StoreStatus{
+			st.Stores = append(st.Stores, v.behind(s, st.At, control.StoreStatus{
 				Name: a.Store, Kind: a.Kind, URL: a.URL, Batch: uint64(a.Head), State: a.WordAt(st.At), Error: a.Error, WaitsFor: a.WaitsAt(st.At), Rate: a.RateAt(st.At),
-				LagBatches: max(0, int64(st.HeadBatch)-int64(a.Head)),
-			})
+			}))
 		}
 	}
 	for _, r := range v.rots {
