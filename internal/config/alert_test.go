@@ -38,6 +38,9 @@ func TestAlertFaults(t *testing.T) {
 		"hooks: {staled: [/bin/tell]}\n":                  `did you mean "stalled"?`,
 		"heartbeat: {every: 1m}\n":                        `"heartbeat.url" is missing`,
 		"heartbeat: {url: \"beats\"}\n":                   "not the address of a web page",
+		"heartbeat: {url: \"ftp://a/b\"}\n":               "not the address of a web page",
+		"heartbeat: {url: \"https:///b\"}\n":              "not the address of a web page",
+		"heartbeat: {url: \"https://a b\"}\n":             "not the address of a web page",
 		"heartbeat: {url: \"https://a/b\", every: 1ms}\n": "out of range",
 	} {
 		if _, err := Parse("c.yml", []byte(cacheYAML+text)); err == nil || !strings.Contains(err.Error(), fault) {
@@ -52,9 +55,13 @@ func TestHookPrograms(t *testing.T) {
 	for name, c := range map[string]struct {
 		mode  os.FileMode
 		fault string
-	}{"good": {0o755, ""}, "plain": {0o644, "is not a program"}, "open": {0o777, "chmod go-w"}, "gone": {0, "no such file"}} {
+	}{"good": {0o755, ""}, "plain": {0o644, "is not a program"}, "open": {0o777, "chmod go-w"}, "gone": {0, "no such file"}, "directory": {os.ModeDir, "is not a program"}} {
 		program := filepath.Join(dir, name)
-		if c.mode != 0 {
+		if c.mode.IsDir() {
+			if err := os.Mkdir(program, 0o700); err != nil {
+				t.Fatal(err)
+			}
+		} else if c.mode != 0 {
 			if err := os.WriteFile(program, []byte("#!/bin/sh\n"), 0o600); err != nil {
 				t.Fatal(err)
 			}

@@ -76,7 +76,7 @@ func owners(dst *map[string][]string) reader {
 		object(fields...)(d, n, path)
 		for volume, list := range lists {
 			(*dst)[volume] = *list
-			if len(*list) == 0 && d.at[join(path, volume)] != nil {
+			if *list != nil && len(*list) == 0 {
 				d.fault(d.at[join(path, volume)], "add the owner's key, or remove the line to pin the first key seen", "%s: no key may own volume %q", path, volume)
 			}
 		}
@@ -84,7 +84,7 @@ func owners(dst *map[string][]string) reader {
 }
 
 func (d *document) completeCache(c *Cache) {
-	if c.State == "" && c.Node != "" {
+	if d.at["state"] == nil && c.Node != "" {
 		c.State = "/var/lib/slipway/" + c.Node
 	}
 	name := &c.Name
@@ -92,7 +92,7 @@ func (d *document) completeCache(c *Cache) {
 		*name = c.Node
 	}
 	s := &c.Ship
-	if len(s.When) == 0 && d.at["ship.when"] == nil {
+	if d.at["ship.when"] == nil {
 		s.When = []Condition{{Age: new(time.Duration)}}
 	}
 	if s.Copies == 0 {
@@ -115,12 +115,12 @@ func (d *document) checkCache(c *Cache) {
 		d.fault(d.either("state", "store"), "choose places apart: the accounts that write the store must not reach the state",
 			"state %s and store %s lie one below the other", c.State, c.Store)
 	}
-	if s.Copies > len(s.To) && d.at["ship.copies"] != nil {
+	if s.Copies > len(s.To) {
 		d.fault(d.at["ship.copies"], fmt.Sprintf("write at most %d, or add hosts to ship.to", len(s.To)),
 			"ship.copies: %d copies can never be reached with %d hosts in ship.to", s.Copies, len(s.To))
 	}
-	if at := d.at["ship.when"]; at != nil && len(s.When) == 0 {
-		d.fault(at, "remove it to ship at once, or name a condition", "ship.when is empty: nothing would ever be shipped")
+	if s.When != nil && len(s.When) == 0 {
+		d.fault(d.at["ship.when"], "remove it to ship at once, or name a condition", "ship.when is empty: nothing would ever be shipped")
 	}
 	for i, w := range s.When {
 		d.checkCondition(fmt.Sprintf("ship.when[%d]", i), w, s.Cap)
@@ -132,7 +132,7 @@ func (d *document) checkCache(c *Cache) {
 			d.fault(d.at[fmt.Sprintf("ship.to[%d].url", i)], "name a place outside the store", "ship.to: %s is the cache's own store", t.URL)
 		}
 	}
-	d.needsSSH(c.SSH, s.To)
+	d.needsSSH(s.To)
 }
 
 func (d *document) checkCondition(path string, w Condition, limit int64) {
@@ -145,7 +145,7 @@ func (d *document) checkCondition(path string, w Condition, limit int64) {
 		d.fault(d.either(path+".bytes", path), fmt.Sprintf("write less than ship.cap (%s)", FormatSize(limit)),
 			"%s: the store is full before %s have come together", path, FormatSize(w.Bytes))
 	}
-	if used, err := ParseCacheUsed(w.CacheUsed, limit); w.CacheUsed != "" && err == nil && used > limit {
+	if used, err := ParseCacheUsed(w.CacheUsed, limit); err == nil && used > limit && limit > 0 {
 		d.fault(d.either(path+".cache_used", path), "write a percentage, or less than ship.cap", "%s: more than the cap is never used", path)
 	}
 }

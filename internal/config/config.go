@@ -210,9 +210,8 @@ func Parse(path string, data []byte) (*Config, error) {
 		d.fault(place(root), "a primary's file has `volume:`, a cache host's has `store:` and `ship:`, a replica peer's `store:` and `peer:`, a receiver's `store:` and `receive:`", "the role is not to be seen")
 	}
 	if err := d.err(); err != nil {
-		var faults *Faults
-		if named := c.Primary != nil || c.Cache != nil || c.Peer != nil || c.Receive != nil; named && errors.As(err, &faults) && filepath.IsAbs(c.State()) {
-			faults.State = c.State()
+		if c.Primary != nil || c.Cache != nil || c.Peer != nil || c.Receive != nil {
+			d.faults.State = c.State()
 		}
 		return nil, err
 	}

@@ -98,7 +98,7 @@ func TestPeer(t *testing.T) {
 
 // TestHTTP: every role may have a status page, at an address that was thought about.
 func TestHTTP(t *testing.T) {
-	for name, text := range map[string]string{"primary": primaryYAML, "cache": cacheYAML, "peer": peerYAML} {
+	for name, text := range map[string]string{"primary": primaryYAML, "cache": cacheYAML, "peer": peerYAML, "receive": receiveYAML} {
 		c, err := Parse("c.yml", []byte(text+"http: {listen: \"127.0.0.1:9847\"}\n"))
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
@@ -107,7 +107,11 @@ func TestHTTP(t *testing.T) {
 			t.Errorf("%s: listens on %q, warns %q", name, c.HTTP().Listen, c.Warnings)
 		}
 	}
-	c, err := Parse("c.yml", []byte(cacheYAML+"http: {listen: \"0.0.0.0:9847\"}\n"))
+	c, err := Parse("c.yml", []byte(cacheYAML+"http: {listen: \"localhost:9847\"}\n"))
+	if err != nil || len(c.Warnings) != 0 {
+		t.Errorf("listening on localhost: %v, %v", c, err)
+	}
+	c, err = Parse("c.yml", []byte(cacheYAML+"http: {listen: \"0.0.0.0:9847\"}\n"))
 	if err != nil || len(c.Warnings) != 1 || !strings.Contains(c.Warnings[0], "without a password") {
 		t.Errorf("listening everywhere: %v, %v", c, err)
 	}
@@ -229,16 +233,23 @@ func TestFaults(t *testing.T) {
 			"ssh: {key: /etc/slipway/keys/ssh, known_hosts: /etc/slipway/known_hosts}\ndurability: [{path: \"*\", stage: stored}]\n", []string{`14:33: stage stored: nothing here says`}, "write copies: N"},
 		{"durability_timeout for nothing", "copies: 2\nsettle", "durability_timeout: 5s\nsettle", []string{`19:21: durability_timeout without durability`}, "remove it"},
 		{"durability_timeout out of range", "copies: 2\nsettle", "durability: [{path: \"*\", stage: local}]\ndurability_timeout: 5ms\nsettle", []string{`20:21: durability_timeout: 5ms is out of range`}, "100ms to"},
+		{"durability, patterns of nothing", "copies: 2\nsettle", "durability: [{path: \"\", stage: local}, {path: /, stage: local}, {path: \"#x\", stage: local}]\nsettle",
+			[]string{`19:21: durability[0].path: the pattern matches nothing`, `19:47: durability[1].path: the pattern`, `19:72: durability[2].path: the pattern`}, "is everything"},
 		{"a peer's key", "copies: 2\nsettle", "peer: {}\nsettle", []string{`1:1: both`}, "file of its own"},
 		{"duplicate key", "node: alpha\n", "node: alpha\nnode: bravo\n", []string{`3:1: key "node" stands here a second time, first in line 2`}, "keep one"},
 		{"no value", "node: alpha", "node:", []string{`2:1: key "node" has no value`}, "give it a value"},
 		{"number for a text", "node: alpha", "node: 17", []string{`2:7: "node" is a number, not a text`}, `write "17"`},
 		{"list for a text", "node: alpha", "node: [alpha]", []string{`2:7: "node" is a list, not a text`}, ""},
 		{"text for a list", "exclude:\n  - \"*.tmp\"\n  - /scratch/", "exclude: x", []string{`16:10: "exclude" is a text, not a list`}, ""},
+		{"list for a number", "copies: 2\nsettle", "copies: [2]\nsettle", []string{`19:9: "copies" is a list, not a whole number`}, ""},
+		{"list for a size", "cap: 50GiB", "cap: [50GiB]", []string{`6:48: "spool.cap" is a list, not a size`}, ""},
+		{"list for a duration", "max_age: 10s", "max_age: [10s]", []string{`21:10: "max_age" is a list, not a duration`}, ""},
+		{"text for the recipients", "recipients:\n  - " + recipient + "\n  - " + second, "recipients: " + recipient, []string{`7:13: "recipients" is a text, not a list`}, ""},
 		{"text for a mapping", "spool: {dir: /var/spool/slipway/projects, cap: 50GiB}", "spool: 50GiB", []string{`6:8: "spool" is a text, not a mapping`}, ""},
 		{"text for a flag", "allow_other: false", "allow_other: maybe", []string{`24:14: "allow_other" is a text, not true or false`}, ""},
 		{"text for a number", "copies: 2\nsettle", "copies: two\nsettle", []string{`19:9: copies: "two" is not a whole number`}, ""},
 		{"number out of range", "copies: 2\nsettle", "copies: 0\nsettle", []string{`19:9: copies: 0 is out of range`}, "1 to 16"},
+		{"number too large", "copies: 2\nsettle", "copies: 17\nsettle", []string{`19:9: copies: 17 is out of range`}, "1 to 16"},
 		{"size without unit", "cap: 50GiB", "cap: 50", []string{`6:48: spool.cap: size "50" has no unit`}, "50GiB"},
 		{"cap below a shard", "cap: 50GiB", "cap: 1MiB", []string{`6:48: spool.cap: 1MiB is too small`}, "32 MiB"},
 		{"duration without unit", "settle: 300ms", "settle: 300", []string{`20:9: settle: duration "300" has no unit`}, "200ms"},
@@ -252,6 +263,7 @@ func TestFaults(t *testing.T) {
 		{"source below mount", "mount: /srv/projects", "mount: /srv", []string{`4:8: mount /srv and source /srv/projects lie one below the other`}, ""},
 		{"state below source", "state: /var/lib/slipway/projects", "state: /srv/projects/.slipway", []string{`5:8: state /srv/projects/.slipway lies in the source`}, "outside"},
 		{"source below state", "state: /var/lib/slipway/projects", "state: /srv", []string{`3:9: source /srv/projects lies in the state directory /srv`}, "apart"},
+		{"state below mount", "mount: /srv/projects\nstate: /var/lib/slipway/projects", "mount: /mnt/p\nstate: /mnt/p/state", []string{`5:8: state /mnt/p/state lies in the mount /mnt/p`}, ""},
 		{"spool below source", "dir: /var/spool/slipway/projects", "dir: /srv/projects/s", []string{`6:14: spool.dir /srv/projects/s lies in the source`}, ""},
 		{"key below source", "key: /etc/slipway/keys/ssh", "key: /srv/projects/k", []string{`15:12: ssh.key /srv/projects/k lies in the source`}, ""},
 		{"cache below source", `"sftp://slipway-projects@cache1/data", l`, `/srv/projects/c, l`, []string{`12:28: cache.url /srv/projects/c lies in the source`}, ""},
@@ -261,6 +273,9 @@ func TestFaults(t *testing.T) {
 		{"too many replicas asked for", "min_replicas: 1", "min_replicas: 2", []string{`23:15: min_replicas: 2 copies are asked for, and there are 1 replicas`}, ""},
 		{"bad URL", `"sftp://slipway-projects@vault1/data", c`, `"sftp://vault1:data", c`, []string{`14:25: backups[0].url: `}, "sftp://user@host"},
 		{"missing URL", `{name: vault1, url: "sftp://slipway-projects@vault1/data", connections: 2}`, `{name: vault1}`, []string{`14:5: "backups[0].url" is missing`}, ""},
+		{"relative URL", `"sftp://slipway-projects@vault1/data", c`, `backup, c`, []string{`14:25: backups[0].url: "backup" is not an absolute directory`}, ""},
+		{"bad recipients", "  - " + recipient + "\n  - " + second, "  - age1nonsense\n  - age1nonsense", []string{`8:5: recipients[0]: `, `9:5: recipients[1]: `}, "keygen"},
+		{"empty patterns", `"*.tmp"`, "\"\"\n  - \"!\"", []string{`17:5: exclude[0]: the pattern is empty`, `18:5: exclude[1]: the pattern is empty`}, ""},
 		{"bad recipient", "  - " + second, "  - age1nonsense", []string{`9:5: recipients[1]: `}, "keygen"},
 		{"one recipient twice", "  - " + second, "  - " + recipient, []string{`9:5: recipients: the same value a second time`}, ""},
 		{"bad replica key", publicKey, "ssh-rsa AAAA", []string{`11:67: replicas[0].key: not an Ed25519 public key`}, "node.key.pub"},
@@ -268,6 +283,7 @@ func TestFaults(t *testing.T) {
 		{"no ssh block", "ssh: {key: /etc/slipway/keys/ssh, known_hosts: /etc/slipway/known_hosts}\nexclude", "exclude", []string{`store "cache1" is reached over SFTP, and there is no ssh: block`}, "ssh:"},
 		{"anchor", "node: alpha", "node: &n alpha", []string{`2:7: anchors, aliases and tags`}, ""},
 		{"second document", "allow_other: false\n", "allow_other: false\n---\nx: 1\n", []string{`26:1: a second YAML document`}, ""},
+		{"second document, empty", "allow_other: false\n", "allow_other: false\n---\n", []string{`a second YAML document`}, ""},
 		{"syntax", "node: alpha", "node: [alpha", []string{`3:1: `}, "mend"},
 		{"both roles", "copies: 2\nsettle", "store: /x\nsettle", []string{`1:1: both`}, "file of its own"},
 
@@ -275,12 +291,19 @@ func TestFaults(t *testing.T) {
 		{"cap smaller than a shard", "cap: 500GiB", "cap: 1MiB", []string{`12:8: ship.cap: 1MiB is too small`}, "8.0 MiB"},
 		{"more bytes than the cap", "bytes: 10GiB", "bytes: 600GiB", []string{`7:15: ship.when[1]: the store is full before`}, "less than ship.cap"},
 		{"percentage", "cache_used: 80%", "cache_used: 101%", []string{`8:20: ship.when[2].cache_used: "101%" is not a percentage`}, "80%"},
+		{"more used than the cap", "cache_used: 80%", "cache_used: 600GiB", []string{`8:20: ship.when[2]: more than the cap`}, "percentage"},
 		{"window", "Mon-Fri 22:00-06:00 Europe/Berlin", "Mon-Fry 22:00-06:00", []string{`6:25: ship.when[0].window: "Fry" is not a day`}, "Mon-Fri"},
 		{"zone", "Europe/Berlin", "Europe/Berlyn", []string{`6:25: ship.when[0].window: `}, "Berlin"},
 		{"empty condition", "{bytes: 10GiB}", "{}", []string{`7:7: ship.when[1]: nothing is asked for`}, "age: 0s"},
 		{"no conditions", "    - {age: 6h, window: \"Mon-Fri 22:00-06:00 Europe/Berlin\"}\n    - {bytes: 10GiB}\n    - {cache_used: 80%, idle: 5m, batches: 3}\n    - {manual: true}\n", "      []\n", []string{`6:7: ship.when is empty`}, ""},
-		{"store below state", "state: /var/lib/slipway/cache", "state: /srv/spool/state", []string{`3:8: state /srv/spool/state and store /srv/spool lie one below the other`}, ""},
+		{"text for conditions", "    - {age: 6h, window: \"Mon-Fri 22:00-06:00 Europe/Berlin\"}\n    - {bytes: 10GiB}\n    - {cache_used: 80%, idle: 5m, batches: 3}\n    - {manual: true}\n", "      at once\n", []string{`6:7: "ship.when" is a text, not a list`}, ""},
+		{"store below state", "state: /var/lib/slipway/cache", "state: /srv", []string{`3:8: state /srv and store /srv/spool lie one below the other`}, ""},
+		{"state below store", "state: /var/lib/slipway/cache", "state: /srv/spool/state", []string{`3:8: state /srv/spool/state and store /srv/spool lie one below the other`}, ""},
 		{"ships into itself", `"sftp://slipway-projects@vault2/data"`, "/srv/spool/x", []string{`16:27: ship.to: /srv/spool/x is the cache's own store`}, ""},
+		{"ships around itself", `"sftp://slipway-projects@vault2/data"`, "/srv", []string{`16:27: ship.to: /srv is the cache's own store`}, ""},
+		{"text for owners", "owners:\n  projects: [\"" + publicKey + "\"]", "owners: all", []string{`17:9: "owners" is a text, not a mapping`}, ""},
+		{"text for an owner's keys", `["` + publicKey + `"]`, `"` + publicKey + `"`, []string{`18:13: "owners.projects" is a text, not a list`}, ""},
+		{"owner of no volume", "  projects: [", "  pro jects: [", []string{`18:3: owners: volume: "pro jects" is not a name`}, "letters"},
 		{"owner's key", `"` + publicKey + `"]`, `"ssh-ed25519 AAAA"]`, []string{`18:14: owners.projects[0]: not an Ed25519 public key`}, ""},
 		{"no owner", `["` + publicKey + `"]`, `[]`, []string{`18:13: owners: no key may own volume "projects"`}, ""},
 
@@ -357,6 +380,7 @@ bad.yml:7:1: unknown key "maxage"
 func TestEmptyAndRoleless(t *testing.T) {
 	for _, tt := range []struct{ in, want string }{
 		{"", "empty"}, {"# only a comment\n", "empty"}, {"---\n", "empty"}, {"null\n", "role"}, {"- a\n", "role"}, {"a: 1\n", "role"}, {"text\n", "role"},
+		{"...\n", "empty"}, {"source: /a\n", `"volume" is missing`}, {"mount: /a\n", `"volume" is missing`},
 	} {
 		if _, err := Parse("x.yml", []byte(tt.in)); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%q: %v", tt.in, err)
@@ -365,10 +389,91 @@ func TestEmptyAndRoleless(t *testing.T) {
 }
 
 func TestLoadMissing(t *testing.T) {
-	_, err := Load(filepath.Join(t.TempDir(), "none.yml"))
-	var faults *Faults
-	if !errors.As(err, &faults) || !strings.Contains(err.Error(), "slipway init") {
-		t.Errorf("%v", err)
+	dir := t.TempDir()
+	for path, fix := range map[string]string{filepath.Join(dir, "none.yml"): "name the file with -c", dir: "see its owner and mode"} {
+		_, err := Load(path)
+		var faults *Faults
+		if !errors.As(err, &faults) || !strings.HasPrefix(err.Error(), path+": read configuration: ") || !strings.Contains(err.Error(), fix) {
+			t.Errorf("want %q in: %v", fix, err)
+		}
+	}
+}
+
+// TestNoFollowUps: what could not be read is not told a second time, as what comes of it.
+func TestNoFollowUps(t *testing.T) {
+	for _, text := range []string{
+		"node: cache1\nstore: spool\nship: {when: [{bytes: 1024PiB}, {cache_used: 1024PiB}]}\n",
+		"node: cache1\nstore: /srv/spool\nstate: spool\nship: {}\n",
+		"node: bravo\nstore: spool\nstate: state\npeer: {cache: {url: /c}}\n",
+	} {
+		_, err := Parse("x.yml", []byte(text))
+		if want := strings.Count(text, ": spool") + strings.Count(text, ": state"); err == nil || strings.Count(err.Error(), "fix: ") != want {
+			t.Errorf("%q: want %d faults:\n%v", text, want, err)
+		}
+	}
+}
+
+// TestFaultsState: a file with faults still tells where its daemon is, unless the fault lies there.
+func TestFaultsState(t *testing.T) {
+	for text, want := range map[string]string{
+		primaryYAML: "/var/lib/slipway/projects", cacheYAML: "/var/lib/slipway/cache", peerYAML: "/var/lib/slipway/bravo", receiveYAML: "/var/lib/slipway/receive",
+		"volume: papers\n": "/var/lib/slipway/papers", "node: a\nship: {}\n": "/var/lib/slipway/a", "node: a\npeer: {}\n": "/var/lib/slipway/a", "node: a\nreceive: {}\n": "/var/lib/slipway/a",
+		"volume: pa pers\n": "", "ship: {}\n": "", "peer: {}\n": "", "receive: {}\n": "",
+		"volume: papers\nstate: var\n": "", "node: a\nstate: var\nship: {}\n": "", "node: a\nstate: var\npeer: {}\n": "", "node: a\nstate: var\nreceive: {}\n": "",
+		"unknown: 1\n": "",
+	} {
+		_, err := Parse("x.yml", []byte(text+"zebra: 1\n"))
+		var faults *Faults
+		if !errors.As(err, &faults) || faults.State != want {
+			t.Errorf("%q: %+v, want %q", text, err, want)
+		}
+	}
+}
+
+// TestDurabilityStages: what this configuration has may be waited for.
+func TestDurabilityStages(t *testing.T) {
+	const base = "volume: projects\nnode: alpha\nsource: /srv/projects\nmount: /srv/projects\nrecipients: [" + recipient + "]\ncache: {url: /cache}\n"
+	for _, text := range []string{
+		"durability: [{path: a, stage: local}, {path: b, stage: cached}]\n",
+		"replicas: [{url: /r}]\nmin_replicas: 1\ndurability: [{path: a, stage: replicated}]\n",
+		"copies: 1\ndurability: [{path: a, stage: stored}]\n",
+		"backups: [{url: /b}]\ndurability: [{path: a, stage: stored}]\n",
+	} {
+		if _, err := Parse("x.yml", []byte(base+text)); err != nil {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+// TestLineEnds: lines end where the YAML parser ends them, or a fault would be shown in another one.
+func TestLineEnds(t *testing.T) {
+	for _, end := range []string{"\n", "\r\n", "\r"} {
+		_, err := Parse("x.yml", []byte(strings.ReplaceAll(cacheYAML+"zebra: 1\n", "\n", end)))
+		if err == nil || !strings.HasPrefix(err.Error(), "x.yml:20:1: unknown key \"zebra\"\n   20 | zebra: 1\n      | ^\n") {
+			t.Errorf("%q: %v", end, err)
+		}
+	}
+}
+
+func TestCheckKey(t *testing.T) {
+	blob := strings.Fields(publicKey)[1]
+	for key, good := range map[string]bool{
+		publicKey: true, publicKey + " alpha": true, "": false, "ssh-ed25519": false, "ssh-rsa " + blob: false, publicKey + "!": false,
+		"ssh-ed25519 " + strings.Replace(blob, "AAAAC3NzaC1lZDI1NTE5", "AAAAC3NzaC1lZDI1NTE4", 1): false,
+	} {
+		if problem, _ := checkKey(key); (problem == "") != good {
+			t.Errorf("%q: %q", key, problem)
+		}
+	}
+}
+
+func TestParseStore(t *testing.T) {
+	for in, want := range map[string]Store{
+		"/a": {URL: "/a"}, "vault=/a": {Name: "vault", URL: "/a"}, "/a=b": {URL: "/a=b"}, "sftp://u@h/a=b": {URL: "sftp://u@h/a=b"},
+	} {
+		if got := ParseStore(in); got != want {
+			t.Errorf("%q: %+v, want %+v", in, got, want)
+		}
 	}
 }
 

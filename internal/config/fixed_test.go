@@ -19,7 +19,8 @@ func TestFixed(t *testing.T) {
 		"volume, node":                    primary(func(p *Primary) { p.Volume, p.Node = "papers", "bravo" }),
 		"source, mount, state, spool.dir": primary(func(p *Primary) { p.Source, p.Mount, p.State, p.Spool.Dir = "/a", "/b", "/c", "/d" }),
 		"durability":                      primary(func(p *Primary) { p.Durability = nil }),
-		"the role: this is the file of a cache host now": {Cache: &Cache{}},
+		"the role: this is the file of a cache host now":   {Cache: &Cache{}},
+		"the role: this is the file of a replica peer now": {Peer: &Peer{}}, "the role: this is the file of a receiver now": {Receive: &Receive{}},
 	} {
 		if got := strings.Join(primary(nil).Fixed(next), ", "); got != want {
 			t.Errorf("%q, want %q", got, want)

@@ -55,7 +55,7 @@ func (c *Config) checkKeys() {
 		return
 	}
 	d.secret("ssh.key", s.Key, "make it: ssh-keygen -t ed25519 -N '' -f "+s.Key)
-	if s.KnownHosts == "" && len(KnownHosts(s)) == 0 {
+	if len(KnownHosts(s)) == 0 {
 		d.fault(d.at["ssh"], "add known_hosts: FILE", "no file of pinned host keys")
 	}
 	if s.KnownHosts != "" {

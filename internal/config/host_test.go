@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"slipway/internal/batch"
 	"slipway/internal/keys"
 	"slipway/internal/state"
@@ -65,6 +67,8 @@ func TestCheckFinds(t *testing.T) {
 		"no secret":      {func(at func(string) string) error { return os.Remove(at("state/volume.secret")) }, "cannot go on without it", true},
 		"no node key":    {func(at func(string) string) error { return os.Remove(at("state/node.key")) }, "cannot go on without it", true},
 		"secret for all": {func(at func(string) string) error { return os.Chmod(at("state/volume.secret"), 0o640) }, "fix: chmod 600 ", true},
+		"odd secret":     {func(at func(string) string) error { return os.WriteFile(at("state/volume.secret"), []byte("x"), 0o600) }, "nothing can be sealed without it", true},
+		"odd node key":   {func(at func(string) string) error { return os.WriteFile(at("state/node.key"), []byte("x"), 0o600) }, "batches cannot be signed without it", true},
 		"other volume": {func(at func(string) string) error {
 			return errors.Join(os.Remove(at("state/volume.json")), state.Dir(at("state")).WriteVolume(state.Volume{Name: "other"}))
 		}, `belongs to volume "other"`, true},
@@ -83,6 +87,50 @@ func TestCheckFinds(t *testing.T) {
 				t.Errorf("CheckKeys: %v", err)
 			}
 		})
+	}
+}
+
+// TestCheckDeadMount: a mount whose process died is replaced by `slipway mount`, so that it is no fault of the configuration.
+func TestCheckDeadMount(t *testing.T) {
+	c, dir := node(t)
+	dev, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mnt := filepath.Join(dir, "mnt")
+	if err := unix.Mount("test", mnt, "fuse", unix.MS_NODEV|unix.MS_NOSUID, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", dev.Fd())); err != nil {
+		t.Fatal(errors.Join(err, dev.Close()))
+	}
+	t.Cleanup(func() { _ = unix.Unmount(mnt, unix.MNT_DETACH) })
+	if err := dev.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(mnt); !errors.Is(err, unix.ENOTCONN) {
+		t.Fatal(err)
+	}
+	if err := c.Check(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestCheckPins: without known_hosts one of the default files must be there.
+func TestCheckPins(t *testing.T) {
+	dir := t.TempDir()
+	if err := errors.Join(os.Mkdir(dir+"/store", 0o700), os.WriteFile(dir+"/ssh", []byte("key"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Parse("c.yml", fmt.Appendf(nil, "node: cache1\nstore: %[1]s/store\nstate: %[1]s/state\nship: {}\nssh: {key: %[1]s/ssh}\n", dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pinned := false
+	for _, f := range []string{"/etc/slipway/known_hosts", "/etc/ssh/ssh_known_hosts"} {
+		if _, err := os.Stat(f); err == nil {
+			pinned = true
+		}
+	}
+	if err := c.Check(); pinned && err != nil || !pinned && (err == nil || !strings.Contains(err.Error(), "c.yml:5:6: no file of pinned host keys")) {
+		t.Errorf("pinned %v: %v", pinned, err)
 	}
 }
 

@@ -24,8 +24,7 @@ func httpBlock(h *HTTP) reader {
 }
 
 func loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
+	return host == "localhost" || net.ParseIP(host).IsLoopback()
 }
 
 func checkListen(s string) (problem, fix string) {

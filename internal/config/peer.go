@@ -64,7 +64,7 @@ func peerBlock(p *Peer) reader {
 }
 
 func (d *document) completePeer(p *Peer) {
-	if p.State == "" && p.Node != "" {
+	if d.at["state"] == nil && p.Node != "" {
 		p.State = "/var/lib/slipway/" + p.Node
 	}
 	name(&p.Cache, "cache")
@@ -90,7 +90,7 @@ func (d *document) checkPeer(p *Peer) {
 	for i, s := range p.Replicas {
 		d.distinct(named, fmt.Sprintf("peer.replicas[%d]", i), s)
 	}
-	d.needsSSH(p.SSH, append([]Store{p.Cache}, p.Replicas...))
+	d.needsSSH(append([]Store{p.Cache}, p.Replicas...))
 	d.checkWarm(p)
 }
 
@@ -98,9 +98,9 @@ func (d *document) checkPeer(p *Peer) {
 func (d *document) checkWarm(p *Peer) {
 	at := d.at["peer.warm"]
 	switch {
-	case p.Warm == "" && p.Identity != "" && at == nil:
+	case p.Identity != "" && at == nil:
 		d.fault(d.at["peer.identity"], "add warm: DIR, or remove it: a peer needs no identity to hold and send", "peer.identity: there is no warm tree that it would open the batches for")
-	case p.Warm != "" && p.Identity == "" && d.at["peer.identity"] == nil:
+	case p.Warm != "" && d.at["peer.identity"] == nil:
 		d.fault(at, "add identity: FILE, one that the volumes' recipients belong to", "peer.warm: there is no identity to open the batches with")
 	}
 	for _, other := range []struct{ key, path string }{{"store", p.Store}, {"state", p.State}} {

@@ -80,6 +80,7 @@ func TestPeerFaults(t *testing.T) {
 		{"never back", "prefer_after: 5m", "prefer_after: 2d", `12:17: peer.prefer_after: 2d is out of range`, "1s to 1d"},
 		{"cap below a shard", "cap: 500GiB", "cap: 1MiB", `13:8: peer.cap: 1MiB is too small`, "8.0 MiB"},
 		{"state below store", "state: /var/lib/slipway/peer", "state: /srv/replicas/state", `3:8: state /srv/replicas/state and store /srv/replicas lie one below the other`, "apart"},
+		{"store below state", "state: /var/lib/slipway/peer", "state: /srv", `3:8: state /srv and store /srv/replicas lie one below the other`, "apart"},
 		{"one name twice", "name: charlie", "name: cache1", `8:14: peer.replicas[0]: the name "cache1" is also that of peer.cache`, ""},
 		{"its own name", "name: charlie", "name: bravo2", `8:14: peer.replicas[0]: the name "bravo2" is also that of this store`, ""},
 		{"its own place", `"sftp://slipway-projects@charlie/data"`, "/srv/replicas", `8:28: peer.replicas[0] lies where this store lies`, "another place"},

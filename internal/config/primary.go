@@ -62,7 +62,7 @@ func (d *document) primary(root ast.Node) *Primary {
 }
 
 func (d *document) completePrimary(p *Primary) {
-	if p.State == "" && p.Volume != "" {
+	if d.at["state"] == nil && p.Volume != "" {
 		p.State = "/var/lib/slipway/" + p.Volume
 	}
 	if p.Spool.Dir == "" && p.State != "" {
@@ -95,8 +95,8 @@ func name(s *Store, fallback string) {
 // checkPrimary finds what cannot be together.
 func (d *document) checkPrimary(p *Primary) {
 	d.checkPlaces(p)
-	if at := d.at["recipients"]; at != nil && len(p.Recipients) == 0 {
-		d.fault(at, "add a recipient; `slipway keygen` makes an identity and prints its recipient", "recipients is empty: nobody could read what is sealed")
+	if p.Recipients != nil && len(p.Recipients) == 0 {
+		d.fault(d.at["recipients"], "add a recipient; `slipway keygen` makes an identity and prints its recipient", "recipients is empty: nobody could read what is sealed")
 	}
 	if len(p.Recipients) == 1 {
 		d.warnings = append(d.warnings, "one recipient only: when its identity file is lost, everything sealed is lost with it; add a second one")
@@ -115,7 +115,7 @@ func (d *document) checkPrimary(p *Primary) {
 	d.distinct(named, "cache", p.Cache)
 	for i, s := range p.Replicas {
 		d.distinct(named, fmt.Sprintf("replicas[%d]", i), s)
-		if s.Name == p.Node && p.Node != "" {
+		if s.Name == p.Node {
 			d.fault(d.either(fmt.Sprintf("replicas[%d].name", i), "replicas"), "remove it, or set the right node:", "replica %q is this node itself", s.Name)
 		}
 	}
@@ -123,7 +123,7 @@ func (d *document) checkPrimary(p *Primary) {
 		d.distinct(named, fmt.Sprintf("backups[%d]", i), s)
 	}
 	d.checkDurability(p)
-	d.needsSSH(p.SSH, append(append([]Store{p.Cache}, p.Replicas...), p.Backups...))
+	d.needsSSH(append(append([]Store{p.Cache}, p.Replicas...), p.Backups...))
 }
 
 // checkPlaces finds directories that lie in one another's way.

@@ -43,7 +43,7 @@ func (d *document) receive(root ast.Node) *Receive {
 			field{"quotas", sizes(&r.Quotas, shard.MaxSize), ""},
 		), "receive: {quota: 500GiB}"},
 	)(d, root, "")
-	if r.State == "" && r.Node != "" {
+	if d.at["state"] == nil && r.Node != "" {
 		r.State = "/var/lib/slipway/" + r.Node
 	}
 	if r.Name == "" {

@@ -28,13 +28,15 @@ func TestReceive(t *testing.T) {
 func TestReceiveFaults(t *testing.T) {
 	for text, fault := range map[string]string{
 		"node: vault1\nstore: /srv/r\nreceive: {}\n": "owners",
-		"node: vault1\nstore: /srv/r\nowners: {projects: [\"" + publicKey + "\"]}\nreceive: {quotas: {other: 1GiB}}\n": "not accepted",
-		"node: vault1\nstore: /srv/r\nowners: {projects: [\"" + publicKey + "\"]}\nreceive: {quota: 10KiB}\n":          "too small",
-		"node: vault1\nstore: /srv/r\nowners: {projects: [\"" + publicKey + "\"]}\nreceive: {quotas: 5}\n":             "mapping",
-		"node: vault1\nstore: /srv/r\nstate: /srv/r/s\nowners: {projects: [\"" + publicKey + "\"]}\nreceive: {}\n":     "one below the other",
-		"node: vault1\nstore: /srv/r\nowners: {projects: [\"" + publicKey + "\"]}\nreceive: {}\nship: {to: []}\n":      "more than one",
-		"node: vault1\nstore: /srv/r\nowners: {projects: [\"" + publicKey + "\"]}\nreceive: {}\nvolume: projects\n":    "both",
-		"node: vault1\nstore: /srv/r\nowners: {projects: [\"" + publicKey + "\"]}\nreceive: {quotta: 1GiB}\n":          "quota",
+		"node: vault1\nstore: /srv/r\nowners: {projects: [\"" + publicKey + "\"]}\nreceive: {quotas: {other: 1GiB}}\n":   "not accepted",
+		"node: vault1\nstore: /srv/r\nowners: {projects: [\"" + publicKey + "\"]}\nreceive: {quota: 10KiB}\n":            "too small",
+		"node: vault1\nstore: /srv/r\nowners: {projects: [\"" + publicKey + "\"]}\nreceive: {quotas: 5}\n":               "mapping",
+		"node: vault1\nstore: /srv/r\nstate: /srv/r/s\nowners: {projects: [\"" + publicKey + "\"]}\nreceive: {}\n":       "one below the other",
+		"node: vault1\nstore: /srv/r/s\nstate: /srv/r\nowners: {projects: [\"" + publicKey + "\"]}\nreceive: {}\n":       "one below the other",
+		"node: vault1\nstore: /srv/r\nowners: {projects: [\"" + publicKey + "\"]}\nreceive: {quotas: {\"a b\": 1GiB}}\n": `"a b" is not a name`,
+		"node: vault1\nstore: /srv/r\nowners: {projects: [\"" + publicKey + "\"]}\nreceive: {}\nship: {to: []}\n":        "more than one",
+		"node: vault1\nstore: /srv/r\nowners: {projects: [\"" + publicKey + "\"]}\nreceive: {}\nvolume: projects\n":      "both",
+		"node: vault1\nstore: /srv/r\nowners: {projects: [\"" + publicKey + "\"]}\nreceive: {quotta: 1GiB}\n":            "quota",
 	} {
 		if _, err := Parse("r.yml", []byte(text)); err == nil || !strings.Contains(err.Error(), fault) {
 			t.Errorf("%s: %v, want %q in it", text, err, fault)

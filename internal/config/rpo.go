@@ -86,7 +86,7 @@ func (d *document) checkRPO(r *RPO, path string) {
 			key        string
 			own, whole time.Duration
 		}{{"warn", p.Warn, r.Warn}, {"error", p.Error, r.Error}} {
-			if l.own > 0 && l.whole > 0 && l.own >= l.whole {
+			if l.whole > 0 && l.own >= l.whole {
 				d.fault(d.at[here+"."+l.key], "write less than "+FormatDuration(l.whole), "%s.%s: %s is not shorter than %s.%s, which holds for every file", here, l.key, FormatDuration(l.own), path, l.key)
 			}
 		}
@@ -110,7 +110,7 @@ func (d *document) warnOfOpen(p *Primary) {
 }
 
 func (d *document) checkOrder(l Deadline, path string) {
-	if l.Warn > 0 && l.Error > 0 && l.Warn > l.Error {
+	if l.Error > 0 && l.Warn > l.Error {
 		d.fault(d.at[path+".warn"], fmt.Sprintf("write at most %s, or a larger error", FormatDuration(l.Error)), "%s: warn %s comes after error %s", path, FormatDuration(l.Warn), FormatDuration(l.Error))
 	}
 }

@@ -42,9 +42,9 @@ func sshBlock(s *SSH) reader {
 }
 
 // needsSSH asks for an ssh block where a store lies behind SSH.
-func (d *document) needsSSH(s SSH, stores []Store) {
+func (d *document) needsSSH(stores []Store) {
 	for _, st := range stores {
-		if strings.HasPrefix(st.URL, "sftp://") && s.Key == "" && d.at["ssh"] == nil {
+		if strings.HasPrefix(st.URL, "sftp://") && d.at["ssh"] == nil {
 			d.fault(nil, "add ssh: {key: FILE, known_hosts: FILE}", "store %q is reached over SFTP, and there is no ssh: block", st.Name)
 			return
 		}
@@ -89,7 +89,7 @@ func (d *document) either(paths ...string) *token.Token {
 
 // below tells whether path is dir or lies in it.
 func below(path, dir string) bool {
-	if !filepath.IsAbs(path) || !filepath.IsAbs(dir) {
+	if !filepath.IsAbs(dir) {
 		return false
 	}
 	rel, err := filepath.Rel(dir, path)

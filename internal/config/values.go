@@ -98,8 +98,6 @@ func FormatDuration(d time.Duration) string {
 		return "-" + FormatDuration(-d)
 	}
 	switch {
-	case d == 0:
-		return "0s"
 	case d < time.Second:
 		return d.Round(time.Millisecond).String()
 	case d < 10*time.Second:

@@ -42,7 +42,7 @@ func TestParseDuration(t *testing.T) {
 
 func TestFormatDuration(t *testing.T) {
 	for want, in := range map[string]time.Duration{
-		"0s": 0, "200ms": 200 * time.Millisecond, "2.5s": 2500 * time.Millisecond, "1m30s": 90 * time.Second, "1h": time.Hour,
+		"0s": 0, "200ms": 200 * time.Millisecond, "2.5s": 2500 * time.Millisecond, "1m30s": 90 * time.Second, "1h": time.Hour, "2h": 2*time.Hour + 5*time.Second,
 		"1d2h": 26*time.Hour + 5*time.Minute, "14d": 14 * 24 * time.Hour, "-1m": -time.Minute,
 	} {
 		if got := FormatDuration(in); got != want {
@@ -84,6 +84,9 @@ func TestWindow(t *testing.T) {
 		{"Sat,Sun 00:00-24:00 Europe/Berlin", day(28, 23, 59), true, day(28, 23, 59)},
 		{"Sat,Sun 00:00-24:00 Europe/Berlin", day(30, 0, 0), false, day(35, 0, 0)},
 		{"Sat-Mon 10:00-11:00 Europe/Berlin", day(23, 10, 30), true, day(23, 10, 30)},
+		{"Mon-Fri 22:00-06:00 Europe/Berlin", day(28, 23, 0), false, day(30, 22, 0)},
+		{"Sat-Mon 10:00-11:00 Europe/Berlin", day(23, 9, 59), false, day(23, 10, 0)},
+		{"Sat-Mon 10:00-11:00 Europe/Berlin", day(28, 11, 0), false, day(29, 10, 0)},
 		{"22:00-06:00 UTC", day(23, 22, 30), false, day(23, 23, 0)},
 	}
 	for _, tt := range tests {
@@ -98,7 +101,7 @@ func TestWindow(t *testing.T) {
 			t.Errorf("%s after %s: %s, want %s", tt.window, tt.at, got, tt.next)
 		}
 	}
-	for _, in := range []string{"", "22:00", "22:00-22:00", "24:00-06:00", "Mon", "Mon 22:00-06:00 UTC x", "22-06", "22:00-06:00 Nowhere"} {
+	for _, in := range []string{"", "22:00", "22:00-22:00", "24:00-06:00", "Mon", "Mon 22:00-06:00 UTC x", "22-06", "22:00-06:00 Nowhere", "x-06:00", "22:00-x", "22.00-06:00", "22:x0-06:00", "22:00-25:00", "Foo 22:00-06:00"} {
 		if _, err := ParseWindow(in); err == nil {
 			t.Errorf("%q is taken", in)
 		}
@@ -111,7 +114,7 @@ func TestCacheUsed(t *testing.T) {
 			t.Errorf("%q: %d, %v", in, got, err)
 		}
 	}
-	for _, in := range []string{"", "0%", "101%", "x%", "80"} {
+	for _, in := range []string{"", "0%", "101%", "x%", "80", "NaN%"} {
 		if _, err := ParseCacheUsed(in, 1000); err == nil {
 			t.Errorf("%q is taken", in)
 		}
@@ -120,7 +123,7 @@ func TestCacheUsed(t *testing.T) {
 
 func TestClosest(t *testing.T) {
 	known := []string{"volume", "source", "mount", "recipients", "max_age", "min_replicas"}
-	for in, want := range map[string]string{"volum": "volume", "recpients": "recipients", "Mount": "mount", "maxage": "max_age", "zebra": "", "min-replicas": "min_replicas"} {
+	for in, want := range map[string]string{"volum": "volume", "recpients": "recipients", "Mount": "mount", "maxage": "max_age", "zebra": "", "omutn": "mount", "xmuyn": "", "oxutz": "", "min-replicas": "min_replicas"} {
 		if got := closest(in, known); got != want {
 			t.Errorf("%q: %q, want %q", in, got, want)
 		}

@@ -34,7 +34,7 @@ type field struct {
 func open(path string, data []byte) (*document, ast.Node) {
 	d := &document{at: map[string]*token.Token{}}
 	d.faults.Path = path
-	d.faults.lines = strings.Split(string(data), "\n")
+	d.faults.lines = strings.Split(strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(string(data)), "\n") // as the parser counts them
 	file, err := parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey())
 	var syntax *yaml.SyntaxError
 	switch {
@@ -180,9 +180,6 @@ func (d *document) wrong(n ast.Node, path, want string) {
 	case *ast.AliasNode, *ast.AnchorNode, *ast.TagNode, *ast.MergeKeyNode:
 		d.fault(place(n), "write the value itself", "anchors, aliases and tags are not part of this configuration")
 		return
-	}
-	if path == "" {
-		path = "the configuration"
 	}
 	d.fault(place(n), "write "+want, "%s is %s, not %s", quoted(path), got, want)
 }

@@ -100,7 +100,7 @@ func ParseCacheUsed(s string, limit int64) (int64, error) {
 		return ParseSize(s)
 	}
 	p, err := strconv.ParseFloat(percent, 64)
-	if err != nil || p <= 0 || p > 100 {
+	if err != nil || !(p > 0 && p <= 100) { // NaN is neither
 		return 0, fmt.Errorf("%q is not a percentage from 1%% to 100%%", s)
 	}
 	return int64(float64(limit) / 100 * p), nil
