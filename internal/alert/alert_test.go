@@ -1,9 +1,13 @@
 package alert
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -116,8 +120,9 @@ func TestOnce(t *testing.T) {
 		expect("another store", "behind_rpo|projects|alpha|cache2|behind rpo 30s: cache2")
 		w = watch(t, d, state, all, config.Heartbeat{})
 		expect("the daemon was started again")
+		<-time.After(calm)
 		late()
-		expect("over at last")
+		expect("over at last, though nobody looked for long")
 		<-time.After(calm)
 		expect("and told", "recovered|projects|alpha|cache1|over: behind rpo 30s: cache1", "recovered|projects|alpha|cache2|over: behind rpo 30s: cache2")
 		late("cache1")
@@ -174,10 +179,91 @@ func TestTakeover(t *testing.T) {
 	if got := append(sends("bravo", 2), append(sends("alpha", 1), sends("bravo", 3)...)...); got != nil {
 		t.Errorf("nothing new: %q", got)
 	}
+	kept, err := os.Stat(w.path())
+	must(t, err)
+	if got := sends("bravo", 3); got != nil {
+		t.Errorf("the same: %q", got)
+	}
+	if now, err := os.Stat(w.path()); err != nil || !os.SameFile(kept, now) {
+		t.Errorf("written again for nothing: %v", err)
+	}
 	w = watch(t, d, state, all, config.Heartbeat{})
 	if got := sends("charlie", 4); len(got) != 1 || !strings.Contains(got[0], "charlie sends projects in the place of bravo") {
 		t.Errorf("while the daemon was down: %q", got)
 	}
+}
+
+// TestFirstSender: the first one seen took nobody's place, and is remembered.
+func TestFirstSender(t *testing.T) {
+	d, state := well(), t.TempDir()
+	for _, c := range []struct {
+		node string
+		term uint32
+		told bool
+	}{{"", 0, false}, {"alpha", 1, false}, {"bravo", 2, true}} {
+		w := watch(t, d, state, all, config.Heartbeat{}) // the daemon is started again each time
+		d.change(func(s *control.Status) { s.Sender = control.SenderStatus{Node: c.node, Term: c.term} })
+		if got := told(t, w); (got != nil) != c.told {
+			t.Errorf("%q sends: %q", c.node, got)
+		}
+	}
+}
+
+// TestMemory: a file that cannot be read is said once, and what lasts is told again; no file is no fault.
+func TestMemory(t *testing.T) {
+	for text, says := range map[string]string{
+		"":               "",
+		`{"format":1}`:   "",
+		"nonsense":       "invalid character",
+		`{"format":2}`:   "format 2 is not known",
+		"a directory":    "is a directory",
+		`{"format":"1"}`: "cannot unmarshal",
+	} {
+		d, w, log := recorded(t, t.TempDir())
+		switch text {
+		case "":
+		case "a directory":
+			must(t, os.Mkdir(w.path(), 0o700))
+		default:
+			must(t, os.WriteFile(w.path(), []byte(text), 0o600))
+		}
+		d.change(func(s *control.Status) { s.Alarms = []control.Alarm{behind("cache1")} })
+		if got := told(t, w); len(got) != 1 {
+			t.Errorf("%q: told %q", text, got)
+		}
+		first, _, _ := strings.Cut(log.String(), "\n")
+		if (first == "") != (says == "") || !strings.Contains(first, says) {
+			t.Errorf("%q: the log says %q, want %q", text, first, says)
+		}
+	}
+}
+
+// TestNotKept: a state directory that cannot be written is said once, until it can.
+func TestNotKept(t *testing.T) {
+	state := filepath.Join(t.TempDir(), "state")
+	d, w, log := recorded(t, state)
+	for i, want := range []int{1, 1, 1, 1, 2} {
+		switch i {
+		case 2:
+			must(t, os.Mkdir(state, 0o700))
+		case 4:
+			must(t, os.RemoveAll(state))
+		}
+		d.change(func(s *control.Status) { s.Alarms = append(s.Alarms, behind(fmt.Sprint("cache", i))) })
+		if got := told(t, w); len(got) != 1 {
+			t.Errorf("%d: told %q", i, got)
+		}
+		if got := strings.Count(log.String(), "is not written down"); got != want {
+			t.Errorf("%d: said %d times, want %d: %s", i, got, want, log)
+		}
+	}
+}
+
+func recorded(t *testing.T, state string) (*daemon, *Watcher, *bytes.Buffer) {
+	d, log := well(), &bytes.Buffer{}
+	w := watch(t, d, state, all, config.Heartbeat{})
+	w.opt.Log = slog.New(slog.NewTextHandler(log, nil))
+	return d, w, log
 }
 
 // TestSilentDaemon: nothing begins, and nothing ends, while the daemon says nothing; a file that cannot be read is no obstacle.

@@ -71,16 +71,16 @@ func (h *heartbeat) send(ctx context.Context) error {
 	}
 	r.Header.Set("User-Agent", "slipway")
 	resp, err := h.client.Do(r)
-	var of *url.Error
-	if errors.As(err, &of) {
-		return of.Err
-	}
 	if err != nil {
+		var of *url.Error
+		if errors.As(err, &of) {
+			err = of.Err
+		}
 		return err
 	}
 	_, _ = io.CopyN(io.Discard, resp.Body, 4<<10) // for the connection's sake; what it says is nobody's concern
 	_ = resp.Body.Close()
-	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+	if resp.StatusCode/100 != 2 {
 		return fmt.Errorf("the answer is %s", resp.Status)
 	}
 	return nil

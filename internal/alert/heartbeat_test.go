@@ -2,6 +2,7 @@ package alert
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -92,6 +93,38 @@ func TestHeartbeatFails(t *testing.T) {
 	if got := warned(); !strings.Contains(got, "connection refused") || strings.Contains(got, "secret") {
 		t.Errorf("warns %q", got)
 	}
+	w.Amend(nil) // a daemon that says nothing
+	if err := newHeartbeat(config.Heartbeat{URL: ":secret"}).send(t.Context()); err == nil || strings.Contains(err.Error(), "secret") {
+		t.Errorf("no address: %v", err)
+	}
+}
+
+// TestHeartbeatEnds: a request that the daemon's end cuts short has not failed.
+func TestHeartbeatEnds(t *testing.T) {
+	s, _, _ := listener(t)
+	w := watch(t, well(), t.TempDir(), config.Hooks{}, config.Heartbeat{URL: s.URL})
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	w.beatOnce(ctx)
+	if got := w.beat.failure(); got != "" {
+		t.Error(got)
+	}
+}
+
+// TestFailuresInARow are said once, since the first of them.
+func TestFailuresInARow(t *testing.T) {
+	h, began := newHeartbeat(config.Heartbeat{}), time.Date(2026, 12, 1, 10, 0, 0, 0, time.Local)
+	for i, c := range []struct {
+		err  error
+		said bool
+	}{{nil, false}, {io.EOF, true}, {io.EOF, false}} {
+		if got := h.note(c.err, began.Add(time.Duration(i)*time.Hour)); got != c.said {
+			t.Errorf("%d: said %v", i, got)
+		}
+	}
+	if got := h.failure(); !strings.Contains(got, "since 2026-12-01 11:00:00: EOF") {
+		t.Error(got)
+	}
 }
 
 // TestHeartbeatRedirects: a few addresses may lead to the one that listens, not any number.
@@ -113,9 +146,20 @@ func TestHeartbeatRedirects(t *testing.T) {
 		}
 		s.Close()
 	}
+	inside := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/" {
+			http.Redirect(w, r, "/there", http.StatusFound)
+		}
+	}))
+	defer inside.Close()
+	h := newHeartbeat(config.Heartbeat{URL: inside.URL})
+	h.client.Transport = inside.Client().Transport
+	if err := h.send(t.Context()); err != nil {
+		t.Errorf("led within https: %v", err)
+	}
 	front := httptest.NewTLSServer(http.RedirectHandler("http://127.0.0.1:1/", http.StatusFound))
 	defer front.Close()
-	h := newHeartbeat(config.Heartbeat{URL: front.URL})
+	h = newHeartbeat(config.Heartbeat{URL: front.URL})
 	h.client.Transport = front.Client().Transport
 	if err := h.send(t.Context()); err == nil || !strings.Contains(err.Error(), "from https to http") {
 		t.Errorf("led out of https: %v", err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -144,6 +145,9 @@ func TestFails(t *testing.T) {
 	if got := warns(); len(got) != 1 || !strings.Contains(got[0], "the hook stalled failed at") || !strings.Contains(got[0], "exit status 1; run /bin/sh by hand") {
 		t.Errorf("warnings %q", got)
 	}
+	silent := watch(t, &daemon{}, dir, config.Hooks{}, config.Heartbeat{})
+	silent.runners[control.Stalled] = r
+	silent.beatOnce(t.Context()) // nobody's status could say it
 	must(t, os.WriteFile(gate, nil, 0o600))
 	r.put(News{Event: control.Stalled})
 	r.runOnce(t.Context())
@@ -227,6 +231,39 @@ func TestKilled(t *testing.T) {
 				return state == "" || strings.Contains(state, ") Z ")
 			})
 		})
+	}
+}
+
+// TestEndedByTheDaemon: a command that the daemon's end kills has not failed.
+func TestEndedByTheDaemon(t *testing.T) {
+	r := newRunner(control.Stalled, []string{"/bin/true"}, watch(t, well(), t.TempDir(), all, config.Heartbeat{}).opt.Log)
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	r.put(News{Event: control.Stalled})
+	if again := r.runOnce(ctx); again != 0 || r.failure() != "" {
+		t.Errorf("again in %v: %s", again, r.failure())
+	}
+}
+
+// TestLeftBehind: what a command leaves running, with its output open, is not waited for.
+func TestLeftBehind(t *testing.T) {
+	r := newRunner(control.Stalled, []string{"/bin/sh", "-c", "setsid sleep 1000 & echo $!"}, nil)
+	out, err := r.run(t.Context(), []News{{Event: control.Stalled}})
+	if err != nil {
+		t.Error(err)
+	}
+	child, err := strconv.Atoi(out)
+	must(t, err)
+	must(t, unix.Kill(child, unix.SIGKILL))
+}
+
+// TestEnvironment: each word once.
+func TestEnvironment(t *testing.T) {
+	env := environment([]News{{Volume: "a", Message: "m"}, {Volume: "a", Store: "s", Message: "n"}, {Volume: "b", Store: "s"}})
+	for _, want := range []string{"SLIPWAY_VOLUME=a b", "SLIPWAY_STORE=s", "SLIPWAY_MESSAGE=m\nn"} {
+		if !slices.Contains(env, want) {
+			t.Errorf("no %q in %q", want, env[len(env)-5:])
+		}
 	}
 }
 

@@ -92,9 +92,6 @@ func (m *memory) step(list []control.Status, now time.Time) (news []News, change
 				continue
 			}
 			n := News{Event: a.Event, Volume: s.Volume, Node: s.Node, Store: a.Store, Path: a.Path, Message: a.Message, Since: now}
-			if present[n.key()] {
-				continue
-			}
 			present[n.key()] = true
 			if m.begins(n) {
 				news = append(news, n)
