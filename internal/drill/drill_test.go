@@ -1,6 +1,7 @@
 package drill
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -53,16 +55,20 @@ func newRig(t *testing.T) *rig {
 	body := &batch.Body{Secret: &v.Secret, Inodes: []batch.Inode{{ID: batch.Root, Mode: 0o40755, Mtime: moment.UnixNano()}}}
 	late := &batch.Body{}
 	for i := range 30 {
-		name, text := fmt.Sprintf("file %d", i), strings.Repeat("x", 100+i)
+		name, text := fmt.Sprintf("file %d", i), strings.Repeat("x", size(i))
 		in := batch.Inode{ID: batch.FileID(i + 2), Mode: 0o100644, Mtime: moment.UnixNano(), Content: v.Content(text)}
 		body.Inodes, body.Entries = append(body.Inodes, in), append(body.Entries, batch.Entry{Parent: batch.Root, Name: name, ID: in.ID})
 		if i >= 28 {
-			text = strings.Repeat("y", 100+i)
+			text = strings.Repeat("y", size(i))
 			in.Content = v.Content(text)
 			late.Inodes = append(late.Inodes, in)
 		}
 		must(t, os.WriteFile(filepath.Join(r.source, name), []byte(text), 0o644), os.Chtimes(filepath.Join(r.source, name), moment, moment))
 	}
+	pending, unclean := batch.Inode{ID: 100, Mode: 0o100644}, batch.Inode{ID: 101, Mode: 0o100644, Content: v.Content("z")}
+	unclean.Content.Clean = false
+	body.Inodes = append(body.Inodes, pending, unclean)
+	body.Entries = append(body.Entries, batch.Entry{Parent: batch.Root, Name: "pending", ID: pending.ID}, batch.Entry{Parent: batch.Root, Name: "unclean", ID: unclean.ID})
 	complete := func(e *batch.Envelope) { e.Complete = true }
 	v.Seal(body, complete)
 	v.Seal(late, complete)
@@ -73,6 +79,9 @@ func newRig(t *testing.T) *rig {
 	}
 	return r
 }
+
+// size is that of a file; the 15th is the smallest.
+func size(i int) int { return 100 + (i+15)%30 }
 
 func (r *rig) run(t *testing.T) Result {
 	t.Helper()
@@ -117,7 +126,7 @@ func TestDraw(t *testing.T) {
 		t.Errorf("%d bytes are %q", r.opt.Bytes, few)
 	}
 	r.opt.Bytes = 10
-	if one := r.draw(t); !slices.Equal(one, []string{"file 0"}) {
+	if one := r.draw(t); !slices.Equal(one, []string{"file 15"}) {
 		t.Errorf("where none fits %q is taken", one)
 	}
 }
@@ -131,8 +140,9 @@ func TestCompares(t *testing.T) {
 	}
 	at := func(name string) string { return filepath.Join(r.source, name) }
 	must(t, os.Remove(at("file 1")), unix.Mkfifo(at("file 1"), 0o600), os.Remove(at("file 2")), os.WriteFile(at("file 3"), []byte("changed since"), 0o644),
-		os.Remove(at("file 4")), os.WriteFile(at("as long"), []byte(strings.Repeat("q", 104)), 0o644), os.Chtimes(at("as long"), moment, moment), os.Symlink("as long", at("file 4")))
-	if got := r.run(t); !got.Passed || got.Compared != 26 {
+		os.Remove(at("file 4")), os.WriteFile(at("as long"), []byte(strings.Repeat("q", size(4))), 0o644), os.Chtimes(at("as long"), moment, moment), os.Symlink("as long", at("file 4")),
+		os.WriteFile(at("file 7"), []byte(strings.Repeat("q", size(7))), 0o644), os.WriteFile(at("file 8"), []byte("shorter"), 0o644), os.Chtimes(at("file 8"), moment, moment))
+	if got := r.run(t); !got.Passed || got.Compared != 24 {
 		t.Errorf("changed since: %+v", got)
 	}
 	elsewhere := *r.opt.Config.Primary
@@ -142,7 +152,7 @@ func TestCompares(t *testing.T) {
 	if got := there.run(t); !got.Passed || got.Files != 30 || got.Compared != 0 {
 		t.Errorf("on another host: %+v", got)
 	}
-	must(t, os.WriteFile(at("file 6"), []byte(strings.Repeat("z", 106)), 0o644), os.Chtimes(at("file 6"), moment, moment))
+	must(t, os.WriteFile(at("file 6"), []byte(strings.Repeat("z", size(6))), 0o644), os.Chtimes(at("file 6"), moment, moment))
 	if got := r.run(t); got.Passed || len(got.Problems) != 1 || got.Problems[0].Path != "file 6" || !strings.Contains(got.Problem, `"file 6": is not what lies in `) {
 		t.Errorf("not the file here: %+v", got)
 	}
@@ -175,13 +185,66 @@ func TestKept(t *testing.T) {
 	if s := status(); len(s.Alarms) != 1 || s.Alarms[0].Event != control.VerificationFailed || s.Alarms[0].Store != "vault1" || s.Alarms[0].Message != s.Warnings[0] {
 		t.Errorf("%+v", s)
 	}
-	must(t, os.WriteFile(file(state), []byte("damaged"), 0o600))
-	if s := status(); len(s.Warnings) != 1 || !strings.Contains(s.Warnings[0], "the next drill writes it anew") {
-		t.Errorf("%+v", s)
+	for text, says := range map[string]string{"damaged": "invalid character", `{"format":2,"drills":[{"volume":"projects","store":"vault1"}]}`: "format 2 is not known"} {
+		must(t, os.WriteFile(file(state), []byte(text), 0o600))
+		if s := status(); len(s.Drills) > 0 || len(s.Warnings) != 1 || !strings.Contains(s.Warnings[0], says) || !strings.HasSuffix(s.Warnings[0], "the next drill writes it anew") {
+			t.Errorf("%+v", s)
+		}
+		Amend(state)(nil) // a daemon that says nothing
 	}
 	r.run(t)
 	if s := status(); len(s.Drills) != 1 {
 		t.Errorf("%+v", s)
+	}
+	must(t, os.Remove(file(state)), os.Mkdir(file(state), 0o700))
+	if s := status(); len(s.Warnings) != 1 || !strings.Contains(s.Warnings[0], "is a directory") {
+		t.Errorf("%+v", s)
+	}
+	if list, err := Run(t.Context(), r.opt); err == nil || len(list) != 1 {
+		t.Errorf("not kept, and not said: %+v, %v", list, err)
+	}
+}
+
+// TestNothingToDraw: a volume without files passes, and nothing is restored.
+func TestNothingToDraw(t *testing.T) {
+	r := newRig(t)
+	v := volumetest.New(t, "vault1")
+	must(t, os.WriteFile(r.opt.Identity, fmt.Appendf(nil, "# owner alpha %s\n%s\n", v.Owner.Key, v.Identity), 0o600))
+	v.Seal(&batch.Body{Secret: &v.Secret, Inodes: []batch.Inode{{ID: batch.Root, Mode: 0o40755}, {ID: 2, Mode: 0o100644}},
+		Entries: []batch.Entry{{Parent: batch.Root, Name: "pending", ID: 2}}}, func(e *batch.Envelope) { e.Complete = true })
+	r.opt.Config.Primary.Backups[0].URL = filepath.Dir(v.Dirs[0])
+	if got := r.run(t); !got.Passed || got.Files != 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestTimes: a host that takes too long has failed; a drill that is ended says nothing of it.
+func TestTimes(t *testing.T) {
+	r := newRig(t)
+	r.opt.Timeout = time.Nanosecond
+	if got := r.run(t); got.Passed || !strings.HasPrefix(got.Problem, "not done within ") {
+		t.Errorf("%+v", got)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	if list, err := Run(ctx, r.opt); !errors.Is(err, context.Canceled) || len(list) > 0 {
+		t.Errorf("%+v, %v", list, err)
+	}
+}
+
+// TestAlike: as long, and the same to the end.
+func TestAlike(t *testing.T) {
+	const whole = 256 << 10
+	for _, a := range []int{0, 1, whole, whole + 1, 2 * whole} {
+		for _, b := range []int{0, 1, whole, whole + 1, 2 * whole} {
+			same, err := alike(strings.NewReader(strings.Repeat("x", a)), strings.NewReader(strings.Repeat("x", b)))
+			if err != nil || same != (a == b) {
+				t.Errorf("%d and %d bytes: %v, %v", a, b, same, err)
+			}
+		}
+	}
+	if same, err := alike(iotest.ErrReader(unix.EIO), iotest.ErrReader(unix.EIO)); same || !errors.Is(err, unix.EIO) {
+		t.Errorf("unreadable: %v, %v", same, err)
 	}
 }
 
@@ -199,6 +262,9 @@ func TestNotDrilled(t *testing.T) {
 		"no backup hosts":   {func(o *Options) { o.Config.Primary.Backups = nil }, ErrUsage},
 		"a peer":            {func(o *Options) { o.Config = &config.Config{Peer: &config.Peer{}} }, ErrUsage},
 		"a cache, no store": {func(o *Options) { o.Config = &config.Config{Cache: &config.Cache{Store: other}} }, unix.ENOTDIR},
+		"a cache, no volume": {func(o *Options) {
+			o.Config = &config.Config{Cache: &config.Cache{Store: t.TempDir(), Ship: config.Ship{To: o.Config.Primary.Backups}}}
+		}, ErrUsage},
 		"no SSH key": {func(o *Options) {
 			o.Config.Primary.Backups = []config.Store{{Name: "vault1", URL: "sftp://a@vault1/data"}}
 		}, access.ErrUsage},

@@ -72,8 +72,8 @@ func hand(state, path string) error {
 	if err := unix.Stat(state, &st); err != nil {
 		return fmt.Errorf("look at %s: %w", state, err)
 	}
-	if os.Geteuid() != 0 || st.Uid == 0 {
-		return nil
+	if os.Geteuid() != 0 {
+		return nil // it is its owner's already
 	}
 	if err := os.Lchown(path, int(st.Uid), int(st.Gid)); err != nil {
 		return fmt.Errorf("give %s to the owner of its directory: %w", path, err)

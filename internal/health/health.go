@@ -39,8 +39,7 @@ func (j *Judge) Step(list []control.Status, now time.Time) {
 	}
 	for i := range list {
 		s := &list[i]
-		last, known := j.seen[s.Volume]
-		if mark := markOf(s); !known || mark != last.mark || len(backlog(s)) == 0 {
+		if mark := markOf(s); mark != j.seen[s.Volume].mark || len(backlog(s)) == 0 {
 			j.seen[s.Volume] = seen{mark, now}
 		}
 	}

@@ -48,13 +48,16 @@ func (d *daemon) Batches(_ context.Context, volume string, from uint64, limit in
 		return nil, fmt.Errorf("volume %q: %w", volume, fs.ErrNotExist)
 	}
 	var rows []control.BatchRow
-	for seq := from; seq < from+uint64(limit) && seq <= d.status[0].HeadBatch; seq++ {
+	for seq := from; seq < from+uint64(limit) && seq <= 300; seq++ {
 		rows = append(rows, control.BatchRow{Volume: volume, Seq: seq, Stage: "stored"})
 	}
 	return rows, nil
 }
 
 func (d *daemon) Explain(_ context.Context, path string) (control.Explained, error) {
+	if path == "stuck" {
+		return control.Explained{}, errors.New("stuck")
+	}
 	if strings.HasPrefix(path, "gone") {
 		return control.Explained{}, fmt.Errorf("%q is not in the volume: %w", path, fs.ErrNotExist)
 	}
@@ -226,6 +229,17 @@ func TestPage(t *testing.T) {
 		}
 	}
 	var rows []control.BatchRow
+	d := working()
+	d.status = append([]control.Status{{Volume: "media", HeadBatch: 1000}}, d.status...)
+	must(t, json.Unmarshal(ask(newMonitor(d), "/batches?volume=projects").Body.Bytes(), &rows))
+	if len(rows) != batchRows || rows[0].Seq != 101 {
+		t.Errorf("beside another volume: %d batches from %+v", len(rows), rows[0])
+	}
+	d.status[1].HeadBatch = 5
+	must(t, json.Unmarshal(ask(newMonitor(d), "/batches?volume=projects").Body.Bytes(), &rows))
+	if rows[0].Seq != 1 {
+		t.Errorf("few batches: from %+v", rows[0])
+	}
 	must(t, json.Unmarshal(ask(m, "/batches?volume=projects").Body.Bytes(), &rows))
 	if len(rows) != batchRows || rows[0].Seq != 101 || rows[len(rows)-1].Seq != 300 {
 		t.Errorf("%d batches, %+v to %+v", len(rows), rows[0], rows[len(rows)-1])
@@ -235,7 +249,7 @@ func TestPage(t *testing.T) {
 		t.Errorf("%d batches from 299 on", len(rows))
 	}
 	for target, want := range map[string]int{
-		"/batches?volume=projects&from=x": 400, "/batches?volume=other": 404, "/explain?path=gone": 404, "/nothing": 404, "/page.html": 404,
+		"/batches?volume=projects&from=x": 400, "/batches?volume=other": 404, "/explain?path=gone": 404, "/nothing": 404, "/page.html": 404, "/explain?path=stuck": 500,
 	} {
 		if w := ask(m, target); w.Code != want {
 			t.Errorf("%s: %d, want %d", target, w.Code, want)
@@ -243,6 +257,15 @@ func TestPage(t *testing.T) {
 	}
 	if w := ask(m, "/explain?path=gone"); w.Body.String() != "\"gone\" is not in the volume\n" {
 		t.Errorf("a path that is gone: %s", w.Body)
+	}
+	if w := ask(m, "/batches?volume=other"); w.Body.String() != "this node holds no volume \"other\"\n" {
+		t.Errorf("another volume: %s", w.Body)
+	}
+	gone, stop := context.WithCancel(t.Context())
+	stop()
+	w := ask(newMonitor(&daemon{err: errors.New("stuck")}), "/events", func(r *http.Request) { *r = *r.WithContext(gone) })
+	if !strings.Contains(w.Body.String(), `"error":"stuck"`) {
+		t.Errorf("a silent daemon's picture: %s", w.Body)
 	}
 	var e control.Explained
 	odd := "a\"<script>\nü"
@@ -253,15 +276,27 @@ func TestPage(t *testing.T) {
 	}
 }
 
+// TestListenerLost: the page comes to an end, and says why, when its listener does.
+func TestListenerLost(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	must(t, l.Close())
+	if err := newMonitor(working()).serve(t.Context(), l); !errors.Is(err, net.ErrClosed) {
+		t.Error(err)
+	}
+}
+
 // TestServe: over a real connection; the port is somebody else's at first.
 func TestServe(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	ctx, stop := context.WithCancel(t.Context())
+	judge := &health.Judge{} // the daemon's, which looked before
+	judge.Step(working().status, time.Now().Add(-2*health.StallAfter))
 	said, says := io.Pipe()
 	done := make(chan struct{})
 	go func() {
-		Serve(ctx, Options{Listen: taken.Addr().String(), Reporter: working(), Log: slog.New(slog.NewTextHandler(says, nil))})
+		Serve(ctx, Options{Listen: taken.Addr().String(), Reporter: working(), Health: judge, Log: slog.New(slog.NewTextHandler(says, nil))})
 		close(done)
 	}()
 	lines := bufio.NewScanner(said)
@@ -271,6 +306,12 @@ func TestServe(t *testing.T) {
 	must(t, taken.Close())
 	if !lines.Scan() || !strings.Contains(lines.Text(), "http://"+taken.Addr().String()+"/") {
 		t.Fatalf("says %q", lines.Text())
+	}
+	ready, err := http.Get("http://" + taken.Addr().String() + "/readyz") //nolint:noctx // ends with Serve
+	must(t, err)
+	must(t, ready.Body.Close())
+	if ready.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("what has not moved for two minutes: %s", ready.Status)
 	}
 	resp, err := http.Get("http://" + taken.Addr().String() + "/events") //nolint:noctx // ends with Serve
 	must(t, err)
