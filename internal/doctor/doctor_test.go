@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -123,20 +125,29 @@ func TestStoreFaults(t *testing.T) {
 	if list := Run(t.Context(), primary(t, source, free.URL(t.TempDir()), freeSSH), Roles{}); !says(list, "store cache1", Warning, "the account may remove, change attributes, link") || Faults(list) != 0 {
 		t.Errorf("an account that may do everything:\n%s", text(list))
 	}
+	hasty, hastySSH := host(t, sshd.Options{Deny: []string{"fsync"}})
+	if list := Run(t.Context(), primary(t, source, hasty.URL(t.TempDir()), hastySSH), Roles{}); !says(list, "store cache1", Warning, "may not survive a power cut") || Faults(list) != 0 {
+		t.Errorf("a server without fsync:\n%s", text(list))
+	}
 	for name, c := range map[string]struct {
 		url   string
 		ssh   config.SSH
 		words string
+		fix   string
 	}{
-		"another host key": {s.URL(t.TempDir()), config.SSH{Key: s.KeyFile, KnownHosts: otherSSH.KnownHosts}, "host key"},
-		"another key":      {other.URL(t.TempDir()), config.SSH{Key: ssh.Key, KnownHosts: otherSSH.KnownHosts}, "refused the key"},
-		"read-only":        {readOnly.URL(t.TempDir()), readOnlySSH, "write projects/doctor/alpha"},
-		"full":             {s.URL(full), ssh, "write projects/doctor/alpha"},
-		"nobody there":     {address, goneSSH, "reach"},
+		"another host key": {s.URL(t.TempDir()), config.SSH{Key: s.KeyFile, KnownHosts: otherSSH.KnownHosts}, "host key", "known_hosts"},
+		"another key":      {other.URL(t.TempDir()), config.SSH{Key: ssh.Key, KnownHosts: otherSSH.KnownHosts}, "refused the key", "authorized_keys"},
+		"read-only":        {readOnly.URL(t.TempDir()), readOnlySSH, "write projects/doctor/alpha", ""},
+		"full":             {s.URL(full), ssh, "write projects/doctor/alpha", ""},
+		"full, and said":   {s.URL(full), ssh, "B free", "make room"},
+		"nobody there":     {address, goneSSH, "reach", "see that the host is up"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			list := Run(t.Context(), primary(t, source, c.url, c.ssh), Roles{})
-			if !says(list, "store cache1", Fault, c.words) || !says(list, "source", OK, "") || Faults(list) == 0 {
+			at := slices.IndexFunc(list, func(f Finding) bool {
+				return f.Check == "store cache1" && f.Level == Fault && strings.Contains(f.Says, c.words)
+			})
+			if at < 0 || !strings.Contains(list[at].Fix, c.fix) || !says(list, "source", OK, "") || Faults(list) == 0 {
 				t.Errorf("findings:\n%s", text(list))
 			}
 		})
@@ -164,7 +175,7 @@ func TestPoorSource(t *testing.T) {
 			t.Errorf("nothing of %s", words)
 		}
 	}
-	if says(list, "source", OK, "") || t.Failed() {
+	if says(list, "source", OK, "") || says(list, "store cache1", OK, "account") || says(list, "store cache1", Warning, "account") || t.Failed() {
 		t.Errorf("findings:\n%s", text(list))
 	}
 }
@@ -256,13 +267,159 @@ func TestRoundTripPlaces(t *testing.T) {
 			}
 		})
 	}
+	gone := primary(t, t.TempDir(), t.TempDir(), config.SSH{})
+	tr := &trip{report: &report{}, work: filepath.Join(t.TempDir(), scratchName)}
+	tr.choose(&config.Primary{Source: filepath.Join(gone.Primary.Source, "gone"), State: filepath.Join(gone.Primary.State, "gone")})
+	if !strings.HasPrefix(tr.tree, tr.work+"/") || !strings.Contains(tr.where, "not the source's") {
+		t.Errorf("without a source: %s, said to be on that of %s", tr.tree, tr.where)
+	}
 	two := primary(t, t.TempDir(), t.TempDir(), config.SSH{})
 	lock, err := durable.Lock(filepath.Join(two.Primary.State, "doctor.lock"))
 	must(t, err)
 	defer func() { must(t, lock.Close()) }()
 	list := Run(t.Context(), two, Roles{Seal: func(context.Context, *config.Primary, *os.File) error { t.Error("both at once"); return nil }})
-	if !says(list, "metadata", Warning, "not tried") {
+	at := slices.IndexFunc(list, func(f Finding) bool { return f.Level == Warning && strings.HasPrefix(f.Says, "not tried") })
+	if at < 0 || !strings.Contains(list[at].Fix, "the other doctor") {
 		t.Errorf("findings:\n%s", text(list))
+	}
+}
+
+// onThread runs what changes its thread on one of its own, which ends with it.
+func onThread(do func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		done <- do()
+	}()
+	return <-done
+}
+
+// TestOldKernel: the kernel itself says to this thread that it is 2.6.
+func TestOldKernel(t *testing.T) {
+	const uname26 = 0x0020000
+	r := &report{}
+	must(t, onThread(func() error {
+		if _, _, errno := unix.Syscall(unix.SYS_PERSONALITY, uname26, 0, 0); errno != 0 {
+			return errno
+		}
+		kernel(r)
+		return nil
+	}))
+	if !says(r.list, "kernel", Warning, "neither passthrough nor") || len(r.list) != 1 {
+		t.Errorf("findings:\n%s", text(r.list))
+	}
+}
+
+// TestPrivileges: every capability that is missing is told, and whoever is not root.
+func TestPrivileges(t *testing.T) {
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var all [2]unix.CapUserData
+	must(t, unix.Capget(&hdr, &all[0]))
+	for _, c := range capabilities {
+		r := &report{}
+		must(t, onThread(func() error {
+			caps := all
+			caps[c.bit/32].Effective &^= 1 << (c.bit % 32)
+			if err := unix.Capset(&unix.CapUserHeader{Version: hdr.Version}, &caps[0]); err != nil {
+				return err
+			}
+			privileges(r)
+			return nil
+		}))
+		level := Warning
+		if c.needed {
+			level = Fault
+		}
+		if !says(r.list, "privileges", level, c.name+" is missing") || says(r.list, "privileges", OK, "") {
+			t.Errorf("without %s:\n%s", c.name, text(r.list))
+		}
+	}
+	r := &report{}
+	must(t, onThread(func() error {
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, 1234, 1234, 1234); errno != 0 {
+			return errno
+		}
+		privileges(r)
+		return nil
+	}))
+	if !says(r.list, "privileges", Fault, "not root") || len(r.list) != 1 {
+		t.Errorf("not root:\n%s", text(r.list))
+	}
+}
+
+// TestStacked: a file system on another has no passthrough; one that is not is not said to be.
+func TestStacked(t *testing.T) {
+	disk := loopdisk.New(t, "ext4", 16<<20, "")
+	dirs := map[string]string{}
+	for _, name := range []string{"lower", "upper", "work", "merged"} {
+		dirs[name] = filepath.Join(disk, name)
+		must(t, os.Mkdir(dirs[name], 0o755))
+	}
+	must(t, unix.Mount("overlay", dirs["merged"], "overlay", 0, fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", dirs["lower"], dirs["upper"], dirs["work"])))
+	t.Cleanup(func() { must(t, unix.Unmount(dirs["merged"], 0)) })
+	for name, want := range map[string]bool{"merged": true, "lower": false} {
+		r := &report{}
+		if source(r, dirs[name]); says(r.list, "source", Warning, "stacked on another") != want {
+			t.Errorf("%s:\n%s", name, text(r.list))
+		}
+	}
+}
+
+// TestNoInodes: a file system may be full of files with much space left.
+func TestNoInodes(t *testing.T) {
+	dir := t.TempDir()
+	must(t, unix.Mount("none", dir, "tmpfs", 0, "size=64m,nr_inodes=40"))
+	t.Cleanup(func() { must(t, unix.Unmount(dir, 0)) })
+	r := &report{}
+	if space(r, dir); len(r.list) != 1 || r.list[0].Level != OK {
+		t.Errorf("at first:\n%s", text(r.list))
+	}
+	for i := range 39 {
+		must(t, os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), nil, 0o600))
+	}
+	if space(r, filepath.Join(dir, "not made yet", "nor this")); !says(r.list, "space", Warning, "of 40 inodes are free") {
+		t.Errorf("without inodes:\n%s", text(r.list))
+	}
+	endless := t.TempDir()
+	must(t, unix.Mount("none", endless, "ramfs", 0, ""))
+	t.Cleanup(func() { must(t, unix.Unmount(endless, 0)) })
+	r = &report{}
+	if space(r, endless); len(r.list) != 1 || r.list[0].Level != OK {
+		t.Errorf("a file system that tells no sizes:\n%s", text(r.list))
+	}
+}
+
+func TestRoomy(t *testing.T) {
+	for free, want := range map[int64]string{0: Fault, 9: Fault, 10: Warning, 99: Warning, 100: OK, 1000: OK} {
+		r := &report{}
+		if roomy(r, "space", "here", free, 1000); r.list[0].Level != want {
+			t.Errorf("%d of 1000: %s", free, r.list[0].Level)
+		}
+	}
+}
+
+// TestOfEachRole: what is filled and what is written to, with the volumes that have come so far.
+func TestOfEachRole(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"media", "projects", "lost+found", ".hidden"} {
+		must(t, os.Mkdir(filepath.Join(dir, name), 0o700))
+	}
+	must(t, os.WriteFile(filepath.Join(dir, "file"), nil, 0o600))
+	cache, bravo := config.Store{Name: "cache1"}, config.Store{Name: "bravo"}
+	for want, c := range map[string]*config.Config{
+		"[/s /o /v] alpha [papers] [cache1 bravo]":         {Primary: &config.Primary{Node: "alpha", Volume: "papers", State: "/s", Source: "/v", Spool: config.Spool{Dir: "/o"}, Cache: cache, Replicas: []config.Store{bravo}}},
+		"[/s DIR] charlie [media projects] [cache1 bravo]": {Peer: &config.Peer{Node: "charlie", State: "/s", Store: dir, Cache: cache, Replicas: []config.Store{bravo}}},
+		"[/s DIR] cache1 [media projects] [bravo]":         {Cache: &config.Cache{Node: "cache1", State: "/s", Store: dir, Ship: config.Ship{To: []config.Store{bravo}}}},
+		"[/s DIR]  [] []": {Receive: &config.Receive{Node: "vault1", State: "/s", Store: dir}},
+	} {
+		node, volumes, stores := destinations(c)
+		names := []string{}
+		for _, s := range stores {
+			names = append(names, s.Name)
+		}
+		if got := strings.ReplaceAll(fmt.Sprint(places(c), " ", node, " ", volumes, " ", names), dir, "DIR"); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
 	}
 }
 
