@@ -191,8 +191,6 @@ func classify(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case errors.Is(err, ErrNoDaemon) || errors.Is(err, ErrSilent):
-		return err
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return fmt.Errorf("ask daemon: %w", ErrSilent)
 	case isCut(err):

@@ -32,8 +32,10 @@ func impostor(t *testing.T, state, reply string) {
 			if err != nil {
 				return nil //nolint:nilerr // the listener was closed: the test is over
 			}
-			_, err = http.ReadRequest(bufio.NewReader(conn))
-			if err == nil {
+			if reply != unread {
+				_, err = http.ReadRequest(bufio.NewReader(conn))
+			}
+			if err == nil && reply != unread {
 				_, _ = io.WriteString(conn, reply)
 			}
 			_ = conn.Close()
@@ -45,6 +47,8 @@ func impostor(t *testing.T, state, reply string) {
 	})
 }
 
+const unread = "hung up without reading"
+
 func reply(body string) string {
 	return fmt.Sprintf("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n%s", body)
 }
@@ -53,19 +57,21 @@ func reply(body string) string {
 func TestStrangeAnswers(t *testing.T) {
 	for name, tt := range map[string]struct {
 		reply string
-		want  error // nil: any
+		want  error // nil: any but that nobody is there
+		says  string
 	}{
-		"hung up at once":  {"", ErrNoDaemon},
-		"not HTTP":         {"SSH-2.0-OpenSSH\r\n", nil},
-		"refused":          {"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n", nil},
-		"cut":              {reply(`{"volume":"projects"}` + "\n"), ErrNoDaemon},
-		"cut in a line":    {reply(`{"volume":"proj`), ErrNoDaemon},
-		"not JSON":         {reply("hello\n\n"), nil},
-		"wrong type":       {reply(`{"volume":3}` + "\n\n"), nil},
-		"endless line":     {reply(strings.Repeat("x", longestLine+10)), bufio.ErrTooLong},
-		"failure":          {reply(`{"failure":"no such path","not_exist":true}` + "\n"), fs.ErrNotExist},
-		"failure, damaged": {reply(`{"failure":` + "\n"), nil},
-		"rows, failure":    {reply(`{"volume":"projects"}` + "\n" + `{"failure":"disk"}` + "\n"), nil},
+		"hung up at once":  {"", ErrNoDaemon, ""},
+		"not even read":    {unread, ErrNoDaemon, ""},
+		"not HTTP":         {"SSH-2.0-OpenSSH\r\n", nil, "malformed"},
+		"refused":          {"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n", nil, "500 Oh"},
+		"cut":              {reply(`{"volume":"projects"}` + "\n"), ErrNoDaemon, ""},
+		"cut in a line":    {reply(`{"volume":"proj`), ErrNoDaemon, ""},
+		"not JSON":         {reply("hello\n\n"), nil, "invalid character"},
+		"wrong type":       {reply(`{"volume":3}` + "\n\n"), nil, "cannot unmarshal"},
+		"endless line":     {reply(strings.Repeat("x", longestLine+10)), bufio.ErrTooLong, ""},
+		"failure":          {reply(`{"failure":"no such path","not_exist":true}` + "\n"), fs.ErrNotExist, "no such path"},
+		"failure, damaged": {reply(`{"failure":` + "\n"), ErrNoDaemon, ""},
+		"rows, failure":    {reply(`{"volume":"projects"}` + "\n" + `{"failure":"disk"}` + "\n"), nil, "disk"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			state := t.TempDir()
@@ -75,13 +81,28 @@ func TestStrangeAnswers(t *testing.T) {
 				DisableKeepAlives: true,
 			}}}
 			rows, err := c.Status(t.Context())
-			if err == nil || rows != nil || tt.want != nil && !errors.Is(err, tt.want) {
+			if err == nil || rows != nil || tt.want != nil && !errors.Is(err, tt.want) || tt.want == nil && errors.Is(err, ErrNoDaemon) || !strings.Contains(err.Error(), tt.says) || strings.Contains(err.Error(), "http://") {
 				t.Errorf("%v, %v", rows, err)
 			}
 			if _, err := Dial(state); err == nil && !strings.Contains(tt.reply, "\n\n") { // whole lines are all that Dial asks for
 				t.Error("Dial takes it for a daemon")
 			}
 		})
+	}
+}
+
+// TestGivenUp: who gives up before the daemon has had its time learns nothing of the daemon.
+func TestGivenUp(t *testing.T) {
+	state := t.TempDir()
+	l, err := net.Listen("unix", SocketPath(state)) // its queue takes the connection, and nobody answers
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	ctx, stop := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer stop()
+	if _, err := newClient(state, time.Minute, time.Minute).Status(ctx); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrSilent) {
+		t.Error(err)
 	}
 }
 
