@@ -79,9 +79,9 @@ func report(w io.Writer, cmd *cobra.Command, err error) int {
 	if code == exitSignal {
 		err = errInterrupted
 	}
-	if cmd == nil || !isSet(cmd, "json") {
+	if !isSet(cmd, "json") {
 		text := "slipway: " + err.Error() + remedy(err) + "\n"
-		if code == exitUsage && cmd != nil && !errors.As(err, new(*config.Faults)) {
+		if code == exitUsage && !errors.As(err, new(*config.Faults)) {
 			text += "see " + cmd.CommandPath() + " --help\n"
 		}
 		_, _ = io.WriteString(w, text)

@@ -21,8 +21,16 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 
+	"slipway/internal/access"
+	"slipway/internal/catalog"
 	"slipway/internal/config"
 	"slipway/internal/control"
+	"slipway/internal/drill"
+	"slipway/internal/durable"
+	"slipway/internal/keys"
+	"slipway/internal/state"
+	"slipway/internal/store"
+	"slipway/internal/supervisor"
 )
 
 func TestMain(m *testing.M) {
@@ -298,6 +306,8 @@ func TestExitCodes(t *testing.T) {
 	}{
 		{nil, 0}, {errors.New("x"), 1}, {usagef("x"), 2}, {&config.Faults{}, 2}, {fmt.Errorf("a: %w", &coded{exitPartly, errors.New("x")}), 3},
 		{errFindings(1), 4}, {fmt.Errorf("a: %w", control.ErrNoDaemon), 5}, {control.ErrSilent, 5}, {context.Canceled, 130},
+		{access.ErrUsage, 2}, {drill.ErrUsage, 2}, {keys.ErrMode, 2}, {supervisor.ErrPlace, 2}, {supervisor.ErrConfig, 2}, {state.ErrSuperseded, supervisor.ExitSuperseded},
+		{store.ErrTemporary, 5}, {durable.ErrLocked, 5}, {catalog.ErrBusy, 5}, {supervisor.ErrBusy, 5}, {supervisor.ErrMounted, 5},
 		{errors.Join(errFindings(1), errors.New("x")), 4},
 	} {
 		if got := exitCode(tt.err); got != tt.want {

@@ -98,7 +98,10 @@ func volumeOf(ctx context.Context, cfg *config.Config, named string) (string, er
 	for _, s := range list {
 		names = append(names, s.Volume)
 	}
-	if len(names) != 1 {
+	if len(names) == 0 {
+		return "", errors.New("no volume has come to this node yet")
+	}
+	if len(names) > 1 {
 		return "", usagef("which volume? name one with --volume: %s", strings.Join(names, ", "))
 	}
 	return names[0], nil

@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"slipway/internal/access"
@@ -108,16 +110,17 @@ func targets(c *config.Config, volume string) (hosts []config.Store, volumes []s
 			}
 		}
 	}
-	if volume != "" {
-		volumes = []string{volume}
-	}
 	switch {
 	case len(hosts) == 0:
 		return nil, nil, fmt.Errorf("%w: %s names no backup host: drill on a primary with backups:, or on a cache host", ErrUsage, c.Path)
 	case len(volumes) == 0:
 		return nil, nil, fmt.Errorf("%w: no volume has come to %s yet", ErrUsage, c.Cache.Store)
+	case volume == "":
+		return hosts, volumes, nil
+	case !slices.Contains(volumes, volume):
+		return nil, nil, fmt.Errorf("%w: %s has no volume %q; it has: %s", ErrUsage, c.Path, volume, strings.Join(volumes, ", "))
 	}
-	return hosts, volumes, nil
+	return hosts, []string{volume}, nil
 }
 
 // host drills one host. The error is about what was asked for, and says nothing of the host.
@@ -180,7 +183,7 @@ func (o *Options) restore(ctx context.Context, host config.Store, r *Result) err
 	if err := fetch(ctx, tree, sample, dir, r); err != nil {
 		return err
 	}
-	if p := o.Config.Primary; p != nil && p.Volume == r.Volume {
+	if p := o.Config.Primary; p != nil {
 		return compare(ctx, p.Source, dir, sample, r)
 	}
 	return nil

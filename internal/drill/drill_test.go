@@ -260,6 +260,7 @@ func TestNotDrilled(t *testing.T) {
 	}{
 		"no identity":       {func(o *Options) { o.Identity += "x" }, os.ErrNotExist},
 		"no backup hosts":   {func(o *Options) { o.Config.Primary.Backups = nil }, ErrUsage},
+		"another volume":    {func(o *Options) { o.Volume = "papers" }, ErrUsage},
 		"a peer":            {func(o *Options) { o.Config = &config.Config{Peer: &config.Peer{}} }, ErrUsage},
 		"a cache, no store": {func(o *Options) { o.Config = &config.Config{Cache: &config.Cache{Store: other}} }, unix.ENOTDIR},
 		"a cache, no volume": {func(o *Options) {
@@ -301,6 +302,7 @@ func TestCacheHost(t *testing.T) {
 		{Name: "vault2", URL: t.TempDir()}, {Name: "vault1", URL: filepath.Dir(r.Dirs[0])},
 	}}}}
 	must(t, os.Chown(r.opt.Config.Cache.State, 1234, 4321)) // its daemon is not root
+	r.opt.Volume = "projects"                               // the only one, named
 	list, err := Run(t.Context(), r.opt)
 	for _, name := range []string{"drills.json", "drill.lock"} {
 		var st unix.Stat_t
