@@ -9,6 +9,7 @@ import (
 
 	"slipway/internal/ack"
 	"slipway/internal/batch"
+	"slipway/internal/batchlist"
 	"slipway/internal/config"
 	"slipway/internal/control"
 	"slipway/internal/restore/volumetest"
@@ -55,6 +56,27 @@ func TestPeer(t *testing.T) {
 	}
 	if cache := st.Stores[1]; cache.State != "down" || cache.LagBatches != 1 {
 		t.Errorf("%+v", cache)
+	}
+}
+
+// TestVerified: how many hosts make a batch stored, or verified, is the cache's word, and the cache host's own configuration there.
+func TestVerified(t *testing.T) {
+	acks := []ack.Acks{{Store: "cache1", Kind: "cache", Head: 9, Copies: 2}, {Store: "vault1", Kind: "backup", Head: 9, Verified: 5}, {Store: "vault2", Kind: "backup", Head: 8, Verified: 7}}
+	for _, c := range []struct {
+		host Host
+		want string
+	}{
+		{Host{role: "peer", name: "cache1"}, "verified stored stored cached"},
+		{Host{role: "cache", name: "cache1", copies: 1}, "verified verified stored stored"},
+	} {
+		told := c.host.heads(acks, control.Status{})
+		var got []string
+		for _, seq := range []batch.Seq{5, 7, 8, 9} {
+			got = append(got, told.row("projects", batchlist.Row{Seq: seq}).Stage)
+		}
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("%s: %q, want %s", c.host.role, got, c.want)
+		}
 	}
 }
 

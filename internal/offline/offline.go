@@ -235,7 +235,7 @@ func (v *Volume) stores(head uint64, sealedAt time.Time) []control.StoreStatus {
 			st = control.StoreStatus{Name: s.Name, Kind: kind, State: "unchecked"}
 		}
 		st.URL = s.URL
-		if st.LagBatches = int64(head) - int64(st.Batch); st.LagBatches > 0 && st.LagSeconds == 0 {
+		if st.LagBatches = max(0, int64(head)-int64(st.Batch)); st.LagBatches > 0 && st.LagSeconds == 0 {
 			st.LagSeconds = max(0, time.Since(sealedAt).Seconds())
 		}
 		delete(known, kind+" "+s.Name)

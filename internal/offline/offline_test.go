@@ -6,14 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"slipway/internal/ack"
 	"slipway/internal/batch"
@@ -200,6 +203,40 @@ func TestPending(t *testing.T) {
 	}
 }
 
+// TestPendingNames: a file is told once, by a name that it still has.
+func TestPendingNames(t *testing.T) {
+	c := primary(t)
+	file := func(links uint32) journal.Attr { return journal.Attr{Mode: isFile, Nlink: links, Size: 8} }
+	dir := journal.Attr{Mode: isDirectory, Nlink: 2}
+	op := func(op journal.Op, ino uint64, a journal.Attr, parent uint64, name string) *journal.Record {
+		return &journal.Record{Op: op, Node: ident(ino), Attr: a, Parent: ident(parent), Name: name}
+	}
+	exchange := op(journal.OpRename, 33, file(1), 1, "left")
+	exchange.Flags, exchange.NewParent, exchange.NewName, exchange.Other, exchange.OtherAttr = journal.FlagExchange, ident(1), "right", ident(34), file(1)
+	seal(t, c, write(t, c,
+		op(journal.OpData, 5, file(1), 1, "c"), // the catalog calls it pending, too
+		op(journal.OpCreate, 30, file(1), 1, "delivering"), op(journal.OpLink, 30, file(2), 2, "delivered"), op(journal.OpUnlink, 30, file(1), 1, "delivering"),
+		op(journal.OpCreate, 31, file(1), 1, "kept"), op(journal.OpLink, 31, file(2), 1, "second"), op(journal.OpUnlink, 31, file(1), 1, "second"),
+		op(journal.OpLink, 3, file(2), 1, "copy of a"), op(journal.OpUnlink, 3, file(1), 1, "copy of a"), op(journal.OpOpen, 3, file(1), 2, "a"), op(journal.OpRelease, 3, file(1), 2, "a"),
+		op(journal.OpCreate, 33, file(1), 1, "left"), op(journal.OpCreate, 34, file(1), 1, "right"), exchange, op(journal.OpUnlink, 33, file(0), 1, "right"),
+		op(journal.OpCreate, 35, dir, 1, "short-lived"), op(journal.OpUnlink, 35, dir, 1, "short-lived"),
+	))
+	a := reach(t, c)
+	rows, err := a.Pending(t.Context(), 0)
+	must(t, err)
+	got := make([]string, len(rows))
+	for i, r := range rows {
+		got[i] = r.Path + " " + r.State
+	}
+	slices.Sort(got)
+	if d := cmp.Diff([]string{"c written", "kept new", "left new", "reports/a written", "reports/delivered new"}, got); d != "" {
+		t.Error(d)
+	}
+	if e, err := a.Explain(t.Context(), "reports/delivered"); err != nil || e.Stage != "pending" {
+		t.Errorf("%+v %v", e, err)
+	}
+}
+
 // TestJournalAlone: before the first batch there is no catalog, and the journal's own root has to do.
 func TestJournalAlone(t *testing.T) {
 	c := primary(t)
@@ -265,6 +302,23 @@ func TestStages(t *testing.T) {
 	if got := stages(); got != "cached sealed" {
 		t.Error(got)
 	}
+	a.(*Volume).last.Stores = append(a.(*Volume).last.Stores, control.StoreStatus{Name: "alpha", Kind: "own", Batch: 2}, control.StoreStatus{Name: "bravo", Kind: "replica", Batch: 2})
+	if got := stages(); got != "cached replicated" {
+		t.Error(got)
+	}
+	c.Primary.MinReplicas = 0
+	if stage, stores := a.(*Volume).stage(2); stage != control.Replicated || !slices.Equal(stores, []string{"bravo"}) {
+		t.Errorf("%v in %q", stage, stores)
+	}
+	c.Primary.Replicas = nil
+	if got := stages(); got != "cached sealed" {
+		t.Error(got)
+	}
+	c.Primary.MinReplicas, c.Primary.Replicas = 1, []config.Store{{Name: "bravo"}}
+	a.(*Volume).last.Stores = a.(*Volume).last.Stores[:3]
+	if got := stages(); got != "cached sealed" {
+		t.Error(got)
+	}
 	if e, err := a.Explain(t.Context(), "reports/a"); err != nil || e.Stage != "cached" || e.Batch != 1 || e.Copies != 2 || e.WaitingFor == "" {
 		t.Errorf("%+v %v", e, err)
 	}
@@ -283,6 +337,11 @@ func TestStages(t *testing.T) {
 	}
 	if got := strings.Join(names, ","); got != "own alpha,replica bravo,cache cache1,backup vault1,backup vault2" {
 		t.Error(got)
+	}
+	for head := range uint64(2) { // lost state knows less than the stores have
+		if cache := a.(*Volume).stores(head, at)[2]; cache.LagBatches != 0 || cache.LagSeconds != 0 {
+			t.Errorf("%+v", cache)
+		}
 	}
 	if v := s.Stores[3]; v.LagBatches != 1 || v.LagSeconds <= 0 || v.Error != "refused" || v.URL != "/vault1" {
 		t.Errorf("%+v", v)
@@ -323,6 +382,20 @@ func TestList(t *testing.T) {
 		if strings.Join(got, " ") != tt.want || err != nil {
 			t.Errorf("%q: %q %v", tt.path, got, err)
 		}
+	}
+	cat, err := catalog.Open(state.Dir(c.State()).Catalog())
+	must(t, err)
+	must(t, cat.Update(func(tx *catalog.Tx) error {
+		return errors.Join(tx.PutEntry(2, "torn", 6), tx.PutEntry(2, "unread", 7),
+			tx.PutInode(&catalog.Inode{Inode: batch.Inode{ID: 6, Mode: isFile, Content: &batch.Content{}}}), tx.PutInode(&catalog.Inode{Inode: batch.Inode{ID: 7, Mode: isFile}}))
+	}), cat.Close())
+	rows, err := reach(t, c).List(t.Context(), "reports", false)
+	var states []string
+	for _, r := range rows {
+		states = append(states, r.Path+" "+r.State)
+	}
+	if d := cmp.Diff([]string{"reports/a ", "reports/b ", "reports/torn unclean", "reports/unread pending"}, states); d != "" || err != nil {
+		t.Error(d, err)
 	}
 	for _, path := range []string{"none", "reports/a/below", "c/x"} {
 		if _, err := a.List(t.Context(), path, false); !errors.Is(err, fs.ErrNotExist) {
@@ -409,6 +482,45 @@ func TestCorruptCatalog(t *testing.T) {
 	if _, err := Reach(t.Context(), c); !errors.Is(err, catalog.ErrCorrupt) {
 		t.Error(err)
 	}
+	lastStatus(t, c.State(), control.Status{Volume: "projects", HeadBatch: 7})
+	if _, err := Status(t.Context(), c); !errors.Is(err, catalog.ErrCorrupt) {
+		t.Errorf("a dead daemon: %v", err)
+	}
+	silent(t, c)
+	if list, err := Status(t.Context(), c); err != nil || len(list) != 1 || list[0].HeadBatch != 7 || list[0].Daemon != control.NotAnswering {
+		t.Errorf("a silent daemon, by its last word: %+v %v", list, err)
+	}
+	must(t, os.Remove(control.StatusPath(c.State())))
+	if _, err := Status(t.Context(), c); !errors.Is(err, catalog.ErrCorrupt) {
+		t.Errorf("a silent daemon that has said nothing: %v", err)
+	}
+}
+
+// silent has somebody listen on the daemon's socket who never answers.
+func silent(t *testing.T, c *config.Config) {
+	t.Helper()
+	l, err := net.Listen("unix", control.SocketPath(c.State()))
+	must(t, err)
+	t.Cleanup(func() { _ = l.Close() })
+}
+
+// TestSilentHost: of a host's daemon that does not answer the last word counts: what lies in its store may be half of it.
+func TestSilentHost(t *testing.T) {
+	c := &config.Config{Cache: &config.Cache{Node: "cache1", Store: t.TempDir(), State: t.TempDir()}}
+	lastStatus(t, c.State(), control.Status{Volume: "projects", HeadBatch: 7})
+	silent(t, c)
+	if list, err := Status(t.Context(), c); err != nil || len(list) != 1 || list[0].HeadBatch != 7 || list[0].Daemon != control.NotAnswering {
+		t.Errorf("%+v %v", list, err)
+	}
+}
+
+// TestOddState: a state directory that cannot be looked into is no sign of a dead daemon.
+func TestOddState(t *testing.T) {
+	c := &config.Config{Cache: &config.Cache{Node: "cache1", Store: t.TempDir(), State: filepath.Join(t.TempDir(), "file")}}
+	must(t, os.WriteFile(c.Cache.State, nil, 0o600))
+	if _, err := Reach(t.Context(), c); !errors.Is(err, unix.ENOTDIR) {
+		t.Error(err)
+	}
 }
 
 // TestCacheHost: a dead shipper's answers come from the store and the acks in it.
@@ -452,6 +564,16 @@ func TestCacheHost(t *testing.T) {
 	}
 	if got := strings.Join(stages, " "); got != "stored stored cached" {
 		t.Error(got)
+	}
+	for i, want := range []string{"false false false", "false true true", "false true true", "false false true"} { // vault1 to vault3 have batch 1
+		if i > 0 {
+			must(t, hold.Write(hold.Path(filepath.Join(c.Cache.State, "volumes"), "projects"), []hold.Hold{{Seq: batch.Seq(i)}}))
+		}
+		rows, err = AllBatches(t.Context(), a)
+		must(t, err)
+		if got := fmt.Sprint(rows[0].Held, " ", rows[1].Held, " ", rows[2].Held); got != want {
+			t.Errorf("held from batch %d on: %s, want %s", i, got, want)
+		}
 	}
 	must(t, hold.Write(hold.Path(filepath.Join(c.Cache.State, "volumes"), "projects"), []hold.Hold{{Seq: 2}}))
 	rows, err = AllBatches(t.Context(), a)

@@ -27,7 +27,7 @@ type place struct {
 type tail struct {
 	tx     *catalog.Tx // nil: there is no catalog
 	root   journal.Ident
-	places map[journal.Ident]place
+	places map[journal.Ident][]place // the names that the journal gave it and that it still has, the newest last
 	rows   map[journal.Ident]*control.PendingRow
 	gap    bool
 	why    string // nothing is sealed
@@ -67,7 +67,7 @@ func (v *Volume) pending() ([]control.PendingRow, error) {
 func (v *Volume) withTail(fn func(*tail) error) error {
 	dir := state.Dir(v.cfg.State).Journal()
 	t := func(tx *catalog.Tx) *tail {
-		return &tail{tx: tx, why: words(v.daemon), places: map[journal.Ident]place{}, rows: map[journal.Ident]*control.PendingRow{}}
+		return &tail{tx: tx, why: words(v.daemon), places: map[journal.Ident][]place{}, rows: map[journal.Ident]*control.PendingRow{}}
 	}
 	if v.cat == nil {
 		t := t(nil)
@@ -127,17 +127,22 @@ func (t *tail) fold(r *journal.Record) {
 	case journal.OpGap:
 		t.gap = true
 	case journal.OpCreate:
-		t.places[r.Node] = place{r.Parent, r.Name}
+		t.name(r.Node, place{r.Parent, r.Name})
 		t.mark(r, "new")
+	case journal.OpLink:
+		t.name(r.Node, place{r.Parent, r.Name})
 	case journal.OpRename:
 		if r.Flags&journal.FlagExchange != 0 {
-			t.places[r.Other] = place{r.Parent, r.Name}
+			t.unname(r.Other, place{r.NewParent, r.NewName})
+			t.name(r.Other, place{r.Parent, r.Name})
 		} else if r.OtherAttr.Nlink == 0 {
 			delete(t.rows, r.Other)
 		}
-		t.places[r.Node] = place{r.NewParent, r.NewName}
+		t.unname(r.Node, place{r.Parent, r.Name})
+		t.name(r.Node, place{r.NewParent, r.NewName})
 	case journal.OpUnlink:
-		if r.Attr.Nlink == 0 || isDir(r.Attr.Mode) {
+		t.unname(r.Node, place{r.Parent, r.Name})
+		if r.Attr.Nlink == 0 {
 			delete(t.rows, r.Node)
 		}
 	case journal.OpOpen:
@@ -149,6 +154,21 @@ func (t *tail) fold(r *journal.Record) {
 	case journal.OpTruncate, journal.OpData:
 		t.mark(r, "written")
 	}
+}
+
+func (t *tail) name(i journal.Ident, p place) { t.places[i] = append(t.places[i], p) }
+
+func (t *tail) unname(i journal.Ident, p place) {
+	t.places[i] = slices.DeleteFunc(t.places[i], func(have place) bool { return have == p })
+}
+
+// placed returns the name that the journal gave an object last.
+func (t *tail) placed(i journal.Ident) (p place, ok bool) {
+	list := t.places[i]
+	if len(list) == 0 {
+		return p, false
+	}
+	return list[len(list)-1], true
 }
 
 // mark makes a file pending.
@@ -215,7 +235,7 @@ func (t *tail) pathOf(i journal.Ident, depth int) string {
 	if i == t.root || depth > deepest {
 		return ""
 	}
-	if p, ok := t.places[i]; ok {
+	if p, ok := t.placed(i); ok {
 		return path.Join(t.pathOf(p.parent, depth+1), p.name)
 	}
 	if id, ok := t.id(i); ok {
@@ -230,7 +250,7 @@ func (t *tail) climb(id batch.FileID, depth int) string {
 		return ""
 	}
 	if in, ok, err := t.tx.Inode(id); err == nil && ok {
-		if p, moved := t.places[in.Ident]; moved {
+		if p, moved := t.placed(in.Ident); moved {
 			return path.Join(t.pathOf(p.parent, depth+1), p.name)
 		}
 	}
