@@ -9,6 +9,8 @@ import (
 
 // records is a bucket as it is read: through bbolt, or page by page without it.
 type records interface {
+	// get returns the value of a key as it lies in the file; nil: there is none.
+	get(key []byte) ([]byte, error)
 	// from calls fn for each record from a key on, in order, until it says that it wants no more. What it is given lies in the file.
 	from(key []byte, fn func(k, v []byte) (more bool, err error)) error
 }
@@ -28,6 +30,8 @@ func boltRecords(tx *bolt.Tx) func(bucket int) (records, error) {
 		return nil, missing(bucket)
 	}
 }
+
+func (b boltBucket) get(key []byte) ([]byte, error) { return b.Get(key), nil }
 
 func (b boltBucket) from(key []byte, fn func(k, v []byte) (bool, error)) error {
 	c := b.Cursor()
@@ -49,22 +53,26 @@ type pageBucket struct {
 
 func (p *pages) records(bucket int) (records, error) {
 	name := []byte(bucketNames[bucket])
-	var found records
-	top := pageBucket{pages: p, root: p.root, kind: leafBucket}
-	err := top.from(name, func(k, v []byte) (bool, error) {
-		if !bytes.Equal(k, name) {
-			return false, missing(bucket)
+	v, err := pageBucket{pages: p, root: p.root, kind: leafBucket}.get(name)
+	switch {
+	case err != nil:
+		return nil, err
+	case v == nil:
+		return nil, missing(bucket)
+	case len(v) < bucketHeader:
+		return nil, corrupt("bucket %s of %d bytes", name, len(v))
+	}
+	return pageBucket{pages: p, root: order.Uint64(v), inline: v[bucketHeader:]}, nil
+}
+
+func (b pageBucket) get(key []byte) (value []byte, err error) {
+	err = b.from(key, func(k, v []byte) (bool, error) {
+		if bytes.Equal(k, key) {
+			value = v
 		}
-		if len(v) < bucketHeader {
-			return false, corrupt("bucket %s of %d bytes", name, len(v))
-		}
-		found = pageBucket{pages: p, root: order.Uint64(v), inline: v[bucketHeader:]}
 		return false, nil
 	})
-	if err == nil && found == nil {
-		err = missing(bucket)
-	}
-	return found, err
+	return value, err
 }
 
 func (b pageBucket) from(key []byte, fn func(k, v []byte) (bool, error)) error {

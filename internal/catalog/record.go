@@ -131,12 +131,13 @@ func (t *Tx) get(bucket int, key []byte) (value []byte, ok bool, err error) {
 		if err != nil {
 			return err
 		}
-		return b.from(key, func(k, v []byte) (bool, error) {
-			if ok = bytes.Equal(k, key); ok {
-				value, err = checked(key, bytes.Clone(v))
-			}
-			return false, err
-		})
+		v, err := b.get(key)
+		if err != nil || v == nil {
+			return err
+		}
+		ok = true
+		value, err = checked(key, bytes.Clone(v))
+		return err
 	})
 	return value, ok && err == nil, err
 }
