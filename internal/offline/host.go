@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"slipway/internal/ack"
 	"slipway/internal/batch"
@@ -162,9 +163,17 @@ type slot struct {
 // slotsOf returns the batch files below a volume's directory from a number on, in order of number and epoch; limit 0: all. Their names are
 // enough, so that nothing is opened or looked at.
 func slotsOf(dir string, from uint64, limit int) (slots []slot, err error) {
-	err = fs.WalkDir(os.DirFS(dir), "batches", func(name string, d fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
+	root, err := os.OpenRoot(dir) // whoever writes there may put a link in the way
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = root.Close() }()
+	err = fs.WalkDir(root.FS(), "batches", func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
 			return nil
+		case err == nil && d.IsDir() && strings.Count(name, "/") > 2:
+			return fs.SkipDir
 		}
 		epoch, _, last, other := batch.ParsePath(name)
 		if err == nil && other == nil && d.Type().IsRegular() && uint64(last) >= from {
