@@ -46,7 +46,7 @@ func TestRules(t *testing.T) {
 
 // TestRulesAnywhere: what a pattern may match in every directory, the names of every directory are about.
 func TestRulesAnywhere(t *testing.T) {
-	for _, pattern := range []string{"*.db", "**/a.db"} {
+	for _, pattern := range []string{"*.db", "**/a.db", "/**/a.db"} {
 		r := newRules(t, nil, config.Durability{Path: pattern, Stage: "cached"})
 		for path, want := range map[string]control.Stage{"a.db": control.Cached, "x/a.db": control.Cached, "x/a": control.Pending} {
 			if got := r.File(path); got != want {
@@ -60,6 +60,18 @@ func TestRulesAnywhere(t *testing.T) {
 	r := newRules(t, nil, config.Durability{Path: "*.db", Stage: "cached"}, config.Durability{Path: "scratch/", Stage: "local"})
 	if r.Dir("scratch") != control.Pending || r.File("scratch/a.db") != control.Pending || r.Dir(".") != control.Cached {
 		t.Errorf("an exception: %v, %v, %v", r.Dir("scratch"), r.File("scratch/a.db"), r.Dir("."))
+	}
+	r = newRules(t, nil, config.Durability{Path: "mail/*.eml", Stage: "cached"}, config.Durability{Path: "/top", Stage: "sealed"})
+	if r.Dir(".") != control.Sealed || r.Dir("") != control.Sealed || r.Dir("mail") != control.Cached {
+		t.Errorf("the root: %v, %v, %v", r.Dir("."), r.Dir(""), r.Dir("mail"))
+	}
+	for _, bad := range []config.Primary{
+		{Durability: []config.Durability{{Path: "a", Stage: "odd"}}}, {Durability: []config.Durability{{Path: "a[", Stage: "local"}}},
+		{Durability: []config.Durability{{Path: "a", Stage: "local"}}, Exclude: []string{"a["}},
+	} {
+		if r, err := New(&bad); err == nil {
+			t.Errorf("%+v is taken: %+v", bad, r)
+		}
 	}
 	if r := newRules(t, nil); r.File("a") != control.Pending || r.Dir(".") != control.Pending {
 		t.Error("without rules something is waited for")

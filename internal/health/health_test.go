@@ -3,6 +3,7 @@ package health
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -39,6 +40,40 @@ func TestAmend(t *testing.T) {
 	}
 	if why := Problems(nil, errors.New("stuck")); !slices.Equal(why, []string{"the daemon does not answer: stuck"}) {
 		t.Errorf("problems %q", why)
+	}
+}
+
+// TestBacklog: what is on its way, and what is where it should be.
+func TestBacklog(t *testing.T) {
+	store := func(lag int64, state, fault string) control.Status {
+		return control.Status{Stores: []control.StoreStatus{{Name: "cache1", LagBatches: lag, State: state, Error: fault}}}
+	}
+	files := control.PendingStatus{Files: 2}
+	for _, c := range []struct {
+		status control.Status
+		want   string
+	}{
+		{control.Status{Journal: control.JournalStatus{Head: 9, Sealed: 8}, Pending: files}, "not sealed: 2 files"},
+		{control.Status{Journal: control.JournalStatus{Head: 9, Sealed: 8}}, ""},                 // of what is excluded
+		{control.Status{Journal: control.JournalStatus{Head: 9, Sealed: 9}, Pending: files}, ""}, // held open, unchanged
+		{store(0, "down", "refused"), ""}, {store(1, "waiting", ""), ""}, {store(1, "sending", ""), "cache1 lags 1 batch, sending"}, {store(2, "down", "no route"), "cache1 lags 2 batches, down: no route"},
+	} {
+		if got := strings.Join(backlog(&c.status), "; "); got != c.want {
+			t.Errorf("%+v: %q, want %q", c.status, got, c.want)
+		}
+	}
+	for state, want := range map[string]bool{"down": true, "full": true, "refused": true, "ok": false, "waiting": false, "sending": false, "unchecked": false} {
+		if Wrong(state) != want {
+			t.Errorf("%s: %v", state, !want)
+		}
+	}
+	for fault, want := range map[string]bool{"no room; make some": true, "no route": false, "": false} {
+		if got := Told("no room", []control.StoreStatus{{State: "full", Error: fault}}); got != want {
+			t.Errorf("%q: %v", fault, got)
+		}
+	}
+	if Told("no room", []control.StoreStatus{{State: "ok", Error: "no room"}}) || Told("", []control.StoreStatus{{State: "full"}}) {
+		t.Error("what no store's state says counts as told")
 	}
 }
 

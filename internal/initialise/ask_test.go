@@ -201,3 +201,39 @@ func documentedKeys(t *testing.T) map[string]bool {
 	}
 	return keys
 }
+
+// TestAskOverFile: nothing is asked where the answers could not be written down.
+func TestAskOverFile(t *testing.T) {
+	o := Options{Config: filepath.Join(t.TempDir(), "slipway.yml")}
+	if err := os.WriteFile(o.Config, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := &person{t: t}
+	if err := o.Ask(p); !errors.Is(err, ErrExists) || p.shown.Len() > 0 {
+		t.Errorf("%v, shown %q", err, p.shown.String())
+	}
+}
+
+// TestAskEnds: the end of the input at any question ends the asking, and nothing is written.
+func TestAskEnds(t *testing.T) {
+	dir := t.TempDir()
+	src := filepath.Join(dir, "pictures")
+	if err := os.Mkdir(src, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	answers := [][2]string{
+		{"Directory", src}, {"volume", ""}, {"mount on", ""}, {"Name of this", "alpha"}, {"cache host's", "cache1=sftp://me@cache1/data"}, {"A backup", "vault1=sftp://me@vault1/data"},
+		{"One more", ""}, {"SSH key", ""}, {"Pinned", ""}, {"Identity", filepath.Join(dir, "identity")}, {"Write all", "y"},
+	}
+	for n := range answers {
+		o := Options{Config: filepath.Join(dir, "etc/slipway.yml"), State: filepath.Join(dir, "state")}
+		p := &person{t: t, answers: answers[:n]}
+		if err := o.Ask(p); !errors.Is(err, ErrDeclined) || len(p.answers) > 0 || strings.Count(p.shown.String(), answers[n][0]) == 0 {
+			t.Errorf("after %d answers: %v\n%s", n, err, p.shown.String())
+		}
+	}
+	o := Options{Config: filepath.Join(dir, "etc/slipway.yml"), State: filepath.Join(dir, "state")}
+	if err := o.Ask(&person{t: t, answers: answers}); err != nil {
+		t.Error(err)
+	}
+}

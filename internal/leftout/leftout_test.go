@@ -1,12 +1,16 @@
 package leftout
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"slipway/internal/config"
 	"slipway/internal/control"
@@ -88,6 +92,34 @@ func TestAt(t *testing.T) {
 		if got := fmt.Sprint(x.State, " ", there); got != want {
 			t.Errorf("%q: %s, want %s", path, got, want)
 		}
+	}
+}
+
+// TestElsewhere: a file system that is mounted below the source is not the volume's, unless it is asked for by name; a part of its own that is
+// mounted there is. What has become a link leads nowhere.
+func TestElsewhere(t *testing.T) {
+	cfg := tree(t, "a.tmp", "other/", "same/", "sub/b.tmp")
+	cfg.Exclude = []string{"*.tmp"}
+	other, same := filepath.Join(cfg.Source, "other"), filepath.Join(cfg.Source, "same")
+	must(t, unix.Mount("none", other, "tmpfs", 0, ""))
+	t.Cleanup(func() { must(t, unix.Unmount(other, 0)) })
+	must(t, unix.Mount(filepath.Join(cfg.Source, "sub"), same, "", unix.MS_BIND, ""))
+	t.Cleanup(func() { must(t, unix.Unmount(same, 0)) })
+	must(t, os.WriteFile(filepath.Join(other, "c.tmp"), nil, 0o600))
+	must(t, os.Symlink("sub", filepath.Join(cfg.Source, "link")))
+	f := open(t, cfg)
+	for dir, want := range map[string]string{"": "a.tmp:1 same/b.tmp:1 sub/b.tmp:1", "other": "other/c.tmp:1", "link": ""} {
+		if found, err := f.In(t.Context(), dir, true, 0); words(found) != want || err != nil {
+			t.Errorf("%q: %s, %v, want %s", dir, words(found), err, want)
+		}
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	if found, err := f.In(ctx, "", true, 0); !errors.Is(err, context.Canceled) {
+		t.Errorf("given up: %+v, %v", found, err)
+	}
+	if rows, err := f.Mark(ctx, nil, "", true); !errors.Is(err, context.Canceled) {
+		t.Errorf("given up: %+v, %v", rows, err)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"slipway/internal/config"
 	"slipway/internal/control"
@@ -83,6 +84,8 @@ func TestReload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &rig{t: t}
 		stop := r.run()
+		started := time.Now()
+		<-time.After(time.Minute)
 		r.file = cache(2)
 		r.ask()
 		r.want(1, 2)
@@ -90,6 +93,10 @@ func TestReload(t *testing.T) {
 			t.Errorf("%d ends, %+v", r.ends, r.status())
 		}
 		loaded := r.status().Config.LoadedAt
+		if !loaded.Equal(started.Add(time.Minute)) {
+			t.Errorf("loaded at %v, started at %v", loaded, started)
+		}
+		<-time.After(time.Minute)
 		r.fault = &config.Faults{Found: []config.Fault{{Line: 4, Message: "unknown key cpies"}, {Line: 7, Message: "no such unit"}}}
 		r.ask()
 		r.want(1, 2)
@@ -114,6 +121,30 @@ func TestReload(t *testing.T) {
 			t.Errorf("%d ends, %v", r.ends, err)
 		}
 	})
+}
+
+// TestEndsByItself: a daemon that ends for reasons of its own is not run again, be it asked for at that moment or not.
+func TestEndsByItself(t *testing.T) {
+	if err := Run(t.Context(), Options{Config: cache(1), Log: slog.New(slog.DiscardHandler), Run: func(context.Context, *config.Config, *State) error { return nil }}); err != nil {
+		t.Error(err)
+	}
+	asked, stuck := make(chan os.Signal, 1), errors.New("the store is full")
+	asked <- syscall.SIGHUP
+	runs := 0
+	err := Run(t.Context(), Options{
+		Config: cache(1), Asked: asked, Log: slog.New(slog.DiscardHandler), again: func(string) (*config.Config, error) { return cache(2), nil },
+		Run: func(ctx context.Context, _ *config.Config, _ *State) error { runs++; <-ctx.Done(); return stuck },
+	})
+	if !errors.Is(err, stuck) || runs != 1 {
+		t.Errorf("%d runs, %v", runs, err)
+	}
+}
+
+// TestRead: a file that is gone is no configuration.
+func TestRead(t *testing.T) {
+	if c, err := read(t.TempDir() + "/gone.yml"); err == nil {
+		t.Errorf("%+v", c)
+	}
 }
 
 // TestReloadFails: a daemon that does not come up with the new configuration ends, as it would at a start.
