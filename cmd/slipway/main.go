@@ -115,8 +115,8 @@ func fromEnvironment(cmd *cobra.Command) error {
 	var err error
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		name := "SLIPWAY_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
-		value, ok := os.LookupEnv(name)
-		if !ok || value == "" || f.Changed || err != nil || f.Name == "help" {
+		value := os.Getenv(name)
+		if value == "" || f.Changed || err != nil || f.Name == "help" {
 			return
 		}
 		if set := cmd.Flags().Set(f.Name, value); set != nil {

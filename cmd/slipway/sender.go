@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -26,7 +25,7 @@ func senderCommand() *cobra.Command {
 			}
 			err = showAll(cmd, render.Table(senderCells, "VOLUME", "SENDER", "TERM", "STATE", "HERE", "PINNED", "DRAINED", "WHY"), senderRows(list))
 			if err == nil && len(list) > 0 && list[0].Stale {
-				cmd.PrintErrf("slipway: the daemon is %s: this is as of %s ago\n", list[0].Daemon, config.FormatDuration(time.Since(list[0].At)))
+				cmd.PrintErrf("slipway: the daemon is %s: this is as of %s ago\n", list[0].Daemon, offline.Age(list[0].At))
 			}
 			return err
 		}),

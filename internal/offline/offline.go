@@ -65,8 +65,8 @@ func Reach(ctx context.Context, c *config.Config) (*Reached, error) {
 	return r, nil
 }
 
-// age says how long ago something was said.
-func age(at time.Time) string {
+// Age says how long ago something was said.
+func Age(at time.Time) string {
 	if at.IsZero() {
 		return "an unknown time"
 	}
@@ -85,9 +85,9 @@ func words(daemon string) string {
 func lastSaid(state string) string {
 	list, err := control.LastStatus(state)
 	if err != nil || len(list) == 0 {
-		return age(time.Time{})
+		return Age(time.Time{})
 	}
-	return age(list[0].At)
+	return Age(list[0].At)
 }
 
 // Volume answers for a primary's spooler.

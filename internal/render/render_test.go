@@ -22,6 +22,7 @@ import (
 	"pgregory.net/rapid"
 
 	"slipway/internal/control"
+	"slipway/internal/doctor"
 	"slipway/internal/drill"
 	"slipway/internal/restore/verify"
 )
@@ -235,9 +236,31 @@ func TestColour(t *testing.T) {
 	if got := terminal(t, screen); !strings.Contains(got, "\x1b[31m") || !strings.Contains(got, "\x1b[0m") {
 		t.Errorf("no colour on a terminal: %q", got)
 	}
+	findings := func(tty *os.File) {
+		if err := Doctor(tty, []doctor.Finding{{Check: "clock", Level: doctor.Fault, Says: "it stands"}}); err != nil {
+			t.Error(err)
+		}
+	}
+	drills := func(tty *os.File) {
+		if err := Drills(tty, []drill.Result{{Drill: control.Drill{Store: "vault1"}}}); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, show := range []func(*os.File){findings, drills} {
+		if got := terminal(t, show); !strings.Contains(got, "\x1b[31m") {
+			t.Errorf("no colour on a terminal: %q", got)
+		}
+	}
 	t.Setenv("NO_COLOR", "1")
-	if got := terminal(t, screen); strings.Contains(got, "\x1b") {
-		t.Errorf("colour although NO_COLOR is set: %q", got)
+	for _, show := range []func(*os.File){screen, findings, drills} {
+		if got := terminal(t, show); strings.Contains(got, "\x1b") {
+			t.Errorf("colour although NO_COLOR is set: %q", got)
+		}
+	}
+	t.Setenv("NO_COLOR", "")
+	var pipe bytes.Buffer
+	if err := errors.Join(Doctor(&pipe, []doctor.Finding{{Level: doctor.Fault}}), Drills(&pipe, []drill.Result{{}})); err != nil || strings.Contains(pipe.String(), "\x1b") {
+		t.Errorf("colour in a pipe: %q, %v", pipe.String(), err)
 	}
 }
 
@@ -434,6 +457,42 @@ func TestEighty(t *testing.T) {
 	for _, word := range strings.Fields(pending[0].Why) {
 		if !strings.Contains(got, word) {
 			t.Errorf("%q is lost\n%s", word, got)
+		}
+	}
+}
+
+// TestHeading: what a volume's first lines say of what is not whole, and of a daemon that does not answer.
+func TestHeading(t *testing.T) {
+	now := time.Date(2026, 12, 1, 10, 0, 0, 0, time.UTC)
+	for want, s := range map[string]control.Status{
+		"v  primary a, epoch 1, head batch 7\n":                                                         {HeadBatch: 7, Complete: true, Waiting: "x"},
+		"v  primary a, epoch 1, head batch 7, incomplete: a start\n":                                    {HeadBatch: 7, Waiting: "a start"},
+		"v  primary a, epoch 1, head batch 7, incomplete\n":                                             {HeadBatch: 7},
+		"v  primary a, epoch 1, head batch 0\n":                                                         {},
+		"v  primary a, epoch 1, head batch 1\nthe daemon is dead; its last answer is 1m30s old\n":       {HeadBatch: 1, Complete: true, Daemon: control.Dead, At: now.Add(-90 * time.Second)},
+		"v  primary a, epoch 1, head batch 1\nthe daemon is dead; when it last answered is not known\n": {HeadBatch: 1, Complete: true, Daemon: control.Dead},
+	} {
+		s.Volume, s.Node, s.Role, s.Epoch = "v", "a", "primary", 1
+		if s.Daemon == "" {
+			s.Daemon = control.Running
+		}
+		var b strings.Builder
+		if heading(&b, false, s, now); b.String() != want+"\n" {
+			t.Errorf("%q, want %q", b.String(), want)
+		}
+	}
+}
+
+// TestSending: who is not sending anything is not told of; a trouble is told unless a store's error says it.
+func TestSending(t *testing.T) {
+	for want, s := range map[string]control.Status{
+		"": {Sender: control.SenderStatus{Node: "alpha", State: "idle"}}, "alpha waiting": {Sender: control.SenderStatus{Node: "alpha", State: "waiting"}},
+		"alpha idle batch 3, 1 of 2 shards": {Sender: control.SenderStatus{Node: "alpha", State: "idle", Batch: 3, Shards: 1, Of: 2}},
+		"alpha failing: no route":           {Sender: control.SenderStatus{Node: "alpha", State: "failing", Trouble: "no route"}, Stores: []control.StoreStatus{{}, {Error: "refused"}}},
+		"alpha failing":                     {Sender: control.SenderStatus{Node: "alpha", State: "failing", Trouble: "push: no route"}, Stores: []control.StoreStatus{{Error: "no route"}}},
+	} {
+		if got := sending(s); got != want {
+			t.Errorf("%q, want %q", got, want)
 		}
 	}
 }

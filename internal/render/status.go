@@ -77,7 +77,11 @@ func heading(w *strings.Builder, p paint, s control.Status, now time.Time) {
 	}
 	fmt.Fprintln(w, line)
 	if s.Daemon != control.Running {
-		fmt.Fprintln(w, p.red(fmt.Sprintf("the daemon is %s; its last answer is %s old", s.Daemon, config.FormatDuration(now.Sub(s.At)))))
+		last := "when it last answered is not known"
+		if !s.At.IsZero() {
+			last = "its last answer is " + config.FormatDuration(now.Sub(s.At)) + " old"
+		}
+		fmt.Fprintln(w, p.red(fmt.Sprintf("the daemon is %s; %s", s.Daemon, last)))
 	}
 	fmt.Fprintln(w)
 }
