@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,12 +16,71 @@ import (
 	"slipway/spooler/rpo"
 )
 
-// Status implements control.Reporter.
-func (s *Spooler) Status(context.Context) ([]control.Status, error) {
-	v := s.vol
+// statusWait is how long an answer waits for a step that is under way; sealing ten thousands of files takes one.
+const statusWait = 100 * time.Millisecond
+
+// told is the last answer to Status, and where the journal ended then.
+type told struct {
+	status control.Status
+	end    journal.Position
+}
+
+// Status implements control.Reporter. Beside a step that takes long the answer is the last one, with its time, and where the journal ends
+// now: that not all of it is sealed must be seen.
+func (s *Spooler) Status(ctx context.Context) ([]control.Status, error) {
 	room := s.spaceWarnings() // asks disks, which may take long, so not under the lock
-	v.mu.Lock()
-	defer v.mu.Unlock()
+	if s.vol.mu.TryLock() {
+		defer s.vol.mu.Unlock()
+		return s.status(room)
+	}
+	fresh := s.asking.DoChan("status", func() (any, error) {
+		s.vol.mu.Lock()
+		defer s.vol.mu.Unlock()
+		return s.status(room)
+	})
+	var late <-chan time.Time
+	if s.told.Load() != nil {
+		timer := time.NewTimer(statusWait)
+		defer timer.Stop()
+		late = timer.C
+	}
+	select {
+	case r := <-fresh:
+		if r.Err != nil {
+			return nil, r.Err
+		}
+		return []control.Status{s.told.Load().copy()}, nil
+	case <-late:
+		return s.toldBefore()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (s *Spooler) toldBefore() ([]control.Status, error) {
+	end, err := s.vol.position()
+	if err != nil {
+		return nil, fmt.Errorf("read journal's end: %w", err)
+	}
+	t := s.told.Load()
+	st := t.copy()
+	st.Journal.Head = end.Offset
+	if end.Serial != t.end.Serial {
+		st.Journal.Sealed = 0
+	}
+	return []control.Status{st}, nil
+}
+
+// copy returns what a caller may add to.
+func (t *told) copy() control.Status {
+	st := t.status
+	st.Stores, st.Warnings, st.Alarms = slices.Clone(st.Stores), slices.Clone(st.Warnings), slices.Clone(st.Alarms)
+	return st
+}
+
+// status answers under the volume's lock.
+func (s *Spooler) status(room []string) ([]control.Status, error) {
+	v := s.vol
 	now := v.now()
 	st := control.Status{
 		Volume: v.name, Node: v.node, Role: "primary", Epoch: uint32(v.history.Meta().Epoch),
@@ -61,7 +121,9 @@ func (s *Spooler) Status(context.Context) ([]control.Status, error) {
 	var timedOut []string
 	st.Fsyncs, timedOut = s.fsyncs.Report(now)
 	st.Warnings = append(append(st.Warnings, timedOut...), room...)
-	return []control.Status{st}, nil
+	t := &told{st, end}
+	s.told.Store(t)
+	return []control.Status{t.copy()}, nil
 }
 
 // judged is what deadlines are held against.

@@ -1,8 +1,13 @@
 package spooler
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"slipway/internal/ack"
 	"slipway/internal/control"
@@ -66,5 +71,65 @@ func TestBacklog(t *testing.T) {
 	}
 	if all := list[1]; all.LagFiles < 3 || all.LagBytes < 300 {
 		t.Errorf("all of it: %+v", all)
+	}
+}
+
+// TestStatusBesideStep: a step that takes long keeps nobody from an answer, and what was written since is not taken for sealed.
+func TestStatusBesideStep(t *testing.T) {
+	r := newRig(t)
+	r.mount()
+	r.open()
+	r.create("a", "a")
+	r.drain()
+	v := r.s.vol
+	check(t, v.sealer.Advance(1))
+	ask := func() control.Status {
+		t.Helper()
+		ctx, done := context.WithTimeout(t.Context(), 30*time.Second)
+		defer done()
+		list, err := r.s.Status(ctx)
+		check(t, err)
+		list[0].Warn(control.Alarm{Message: "added by who asked"})
+		return list[0]
+	}
+	before := ask()
+	if before.Journal.Head != before.Journal.Sealed || before.HeadBatch == 0 {
+		t.Fatalf("not all is sealed: %+v", before)
+	}
+	v.mu.Lock() // a step
+	r.create("b", "b")
+	var g errgroup.Group
+	for range 3 {
+		g.Go(func() error {
+			_, err := r.s.Status(t.Context())
+			return err
+		})
+	}
+	beside := ask()
+	check(t, g.Wait())
+	v.mu.Unlock()
+	if beside.HeadBatch != before.HeadBatch || !beside.At.Equal(before.At) || beside.Journal.Sealed != before.Journal.Sealed || beside.Journal.Head <= beside.Journal.Sealed {
+		t.Errorf("beside a step: %+v, before it: %+v", beside, before)
+	}
+	r.drain()
+	if after := ask(); after.HeadBatch <= before.HeadBatch || !after.At.After(before.At) || len(after.Alarms) != len(before.Alarms) {
+		t.Errorf("after it: %+v", after)
+	}
+}
+
+// TestFirstStatusWaits: where nothing was ever told, who asks waits for the step.
+func TestFirstStatusWaits(t *testing.T) {
+	r := newRig(t)
+	r.mount()
+	r.open()
+	r.s.vol.mu.Lock()
+	ctx, done := context.WithTimeout(t.Context(), 3*statusWait)
+	defer done()
+	if list, err := r.s.Status(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v, %v", list, err)
+	}
+	r.s.vol.mu.Unlock()
+	if list, err := r.s.Status(t.Context()); err != nil || len(list) != 1 {
+		t.Error(list, err)
 	}
 }

@@ -17,9 +17,11 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/singleflight"
 
 	"slipway/internal/config"
 	"slipway/internal/leftout"
@@ -60,6 +62,8 @@ type Spooler struct {
 	backups []store.Store  // backup hosts that this node may read
 	closers []store.Store
 	stages  *stages.Stages
+	asking  singleflight.Group // for a status
+	told    atomic.Pointer[told]
 
 	endMu sync.Mutex    // guards what follows
 	end   *epochEnd     // set when the epoch cannot go on

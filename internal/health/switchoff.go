@@ -39,6 +39,9 @@ func primaryOff(s *control.Status, ask func() (control.Barrier, error)) *control
 		if !b.Sealed {
 			return &control.SwitchOff{Why: "not all is sealed: on this node alone; it waits for: " + b.Why}
 		}
+		if b.Seq > s.HeadBatch {
+			return &control.SwitchOff{Why: fmt.Sprintf("batch %d was sealed just now: on this node alone until the next look", b.Seq)}
+		}
 	}
 	var have, lack []string
 	fewest := int64(s.HeadBatch)

@@ -29,6 +29,7 @@ func TestAdvise(t *testing.T) {
 	}{
 		{primary(unsealed), false, "not all is sealed: on this node alone; it waits for: the next batch"},
 		{primary(func(s *control.Status) { unsealed(s); s.HeadBatch = 6 }), true, "everything up to batch 6 is in cache1, vault1"}, // only what is excluded
+		{primary(func(s *control.Status) { unsealed(s); s.HeadBatch = 4 }), false, "batch 5 was sealed just now: on this node alone until the next look"},
 		{primary(func(s *control.Status) { unsealed(s); s.HeadBatch = 5 }), false, "nobody knows: no daemon is running"},
 		{primary(func(*control.Status) {}), true, "everything up to batch 7 is in cache1, vault1"},
 		{primary(func(s *control.Status) { s.Pending = control.PendingStatus{Files: 1, Bytes: 2048} }), false, "1 file of 2.0 KiB not sealed: on this node alone"},
@@ -58,7 +59,7 @@ func TestAdvise(t *testing.T) {
 			if row.status.HeadBatch == 5 {
 				return control.Barrier{}, control.ErrNoDaemon
 			}
-			return control.Barrier{Sealed: row.status.HeadBatch == 6, Why: "the next batch"}, nil
+			return control.Barrier{Sealed: row.status.HeadBatch < 7, Seq: max(5, row.status.HeadBatch), Why: "the next batch"}, nil
 		})
 		if got := list[0].SwitchOff; got == nil || *got != (control.SwitchOff{Safe: row.safe, Why: row.why}) {
 			t.Errorf("%+v, want %v %q", got, row.safe, row.why)
