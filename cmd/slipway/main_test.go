@@ -23,11 +23,13 @@ import (
 
 	"slipway/internal/access"
 	"slipway/internal/catalog"
+	"slipway/internal/claim"
 	"slipway/internal/config"
 	"slipway/internal/control"
 	"slipway/internal/drill"
 	"slipway/internal/durable"
 	"slipway/internal/keys"
+	"slipway/internal/promote"
 	"slipway/internal/state"
 	"slipway/internal/store"
 	"slipway/internal/supervisor"
@@ -307,6 +309,7 @@ func TestExitCodes(t *testing.T) {
 		{nil, 0}, {errors.New("x"), 1}, {usagef("x"), 2}, {&config.Faults{}, 2}, {fmt.Errorf("a: %w", &coded{exitPartly, errors.New("x")}), 3},
 		{errFindings(1), 4}, {fmt.Errorf("a: %w", control.ErrNoDaemon), 5}, {control.ErrSilent, 5}, {context.Canceled, 130},
 		{access.ErrUsage, 2}, {drill.ErrUsage, 2}, {keys.ErrMode, 2}, {supervisor.ErrPlace, 2}, {supervisor.ErrConfig, 2}, {state.ErrSuperseded, supervisor.ExitSuperseded},
+		{promoteCode(promote.ErrPartial), 3}, {promoteCode(promote.ErrSilent), 5}, {promoteCode(promote.ErrAlive), 5}, {promoteCode(claim.ErrTaken), 5}, {promoteCode(errors.New("x")), 1},
 		{store.ErrTemporary, 5}, {durable.ErrLocked, 5}, {catalog.ErrBusy, 5}, {supervisor.ErrBusy, 5}, {supervisor.ErrMounted, 5},
 		{errors.Join(errFindings(1), errors.New("x")), 4},
 	} {
@@ -327,6 +330,20 @@ func TestHelp(t *testing.T) {
 		}
 		if c.HasLocalFlags() && c.Example == "" {
 			t.Errorf("%s has flags and no example", c.Name())
+		}
+	}
+}
+
+// TestWaiting: who gives up waiting is told what for, as far as anybody has said it.
+func TestWaiting(t *testing.T) {
+	for want, b := range map[string]control.Barrier{
+		"the daemon has not said anything yet":      {},
+		"not sealed yet":                            {Mark: "1"},
+		"batch 7 is cached, on 1 of 2 backup hosts": {Mark: "1", Sealed: true, Seq: 7, Stage: "cached", Copies: 1, Need: 2},
+		"the window 22:00-06:00":                    {Mark: "1", Why: "the window 22:00-06:00"},
+	} {
+		if got := waiting(b); got != want {
+			t.Errorf("%+v: %q, want %q", b, got, want)
 		}
 	}
 }

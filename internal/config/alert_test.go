@@ -27,6 +27,9 @@ func TestAlerts(t *testing.T) {
 			t.Errorf("%s: %s", name, d)
 		}
 	}
+	if _, err := Parse("c.yml", []byte(cacheYAML+"heartbeat: {url: \"http://10.0.0.1/beat\"}\n")); err != nil {
+		t.Errorf("without TLS, inside: %v", err)
+	}
 }
 
 func TestAlertFaults(t *testing.T) {

@@ -147,3 +147,16 @@ func TestThrottleFollows(t *testing.T) {
 		}
 	})
 }
+
+// TestLimitForms: what may stand between entries, and the limit of nobody.
+func TestLimitForms(t *testing.T) {
+	noon := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	for _, between := range []string{" ", ";", "\t", "\n", "; "} {
+		if l, err := ParseLimit("08:00,1M" + between + "18:00,off"); err != nil || l.At(noon) != 1<<20 {
+			t.Errorf("%q: %d, %v", between, l.At(noon), err)
+		}
+	}
+	if got := (Limit{}).At(noon); got != 0 {
+		t.Errorf("no limit is %d", got)
+	}
+}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
 // impostor listens on the socket and answers every connection with the same bytes, then hangs up.
@@ -104,6 +105,30 @@ func TestGivenUp(t *testing.T) {
 	if _, err := newClient(state, time.Minute, time.Minute).Status(ctx); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrSilent) {
 		t.Error(err)
 	}
+}
+
+// TestFullQueue: a daemon that takes no connection any more does not answer, and is there.
+func TestFullQueue(t *testing.T) {
+	state := t.TempDir()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: SocketPath(state)}), unix.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		conn, err := connect(state, 10*time.Millisecond)
+		if err != nil {
+			if !errors.Is(err, ErrSilent) {
+				t.Error(err)
+			}
+			return
+		}
+		defer func() { _ = conn.Close() }()
+	}
+	t.Error("the queue takes any number")
 }
 
 // TestOneAnswer: two answers to one question are none.

@@ -1,6 +1,8 @@
 package offline
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -46,6 +48,15 @@ func TestLeftOut(t *testing.T) {
 	if e, err := a.Explain(t.Context(), "reports/cache/deep"); err != nil || e.WaitingFor != nine {
 		t.Errorf("%+v, %v", e, err)
 	}
+	if rows, err := a.List(t.Context(), "reports/gone.tmp", false); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("left out by its name, and not there: %+v, %v", rows, err)
+	}
+	c.Primary.Exclude, c.Primary.ExcludeLines = []string{"/c", "*.tmp", "cache/"}, []int{3, 7, 9}
+	must(t, os.WriteFile(filepath.Join(c.Primary.Source, "c"), nil, 0o644))
+	if rows, err := reach(t, c).List(t.Context(), "c", false); err != nil || len(rows) != 1 || rows[0].State != "excluded" || rows[0].Batch != 2 {
+		t.Errorf("sealed before it was left out: %+v, %v", rows, err)
+	}
+	must(t, os.Remove(filepath.Join(c.Primary.Source, "c")))
 	for path, want := range map[string]string{"reports": "reports/a reports/b reports/cache! reports/x.tmp!", "reports/cache": "reports/cache!", "": "c reports"} {
 		rows, err := a.List(t.Context(), path, false)
 		var got []string

@@ -537,10 +537,16 @@ func TestCacheHost(t *testing.T) {
 		must(t, ack.Write(t.Context(), s, a))
 	}
 	write(ack.Acks{Store: "cache1", Kind: "cache", Head: 3, Copies: 2})
+	c := &config.Config{Cache: &config.Cache{Node: "cache1", Name: "cache1", Store: filepath.Dir(v.Dirs[0]), State: t.TempDir(), Ship: config.Ship{Copies: 2}}}
+	keep := hold.Path(filepath.Join(c.Cache.State, "volumes"), "projects")
+	must(t, hold.Write(keep, []hold.Hold{{Seq: 3}}))
+	if rows, err := reach(t, c).Batches(t.Context(), "projects", 0, 0); err != nil || len(rows) != 3 || rows[1].Held || !rows[2].Held {
+		t.Errorf("held before any backup host is known: %+v %v", rows, err)
+	}
+	must(t, hold.Write(keep, nil))
 	write(ack.Acks{Store: "vault1", Kind: "backup", Head: 2, URL: "/v1"})
 	write(ack.Acks{Store: "vault2", Kind: "backup", Head: 1, Error: "no route"})
 	write(ack.Acks{Store: "vault3", Kind: "backup", Head: 3, Full: true})
-	c := &config.Config{Cache: &config.Cache{Node: "cache1", Name: "cache1", Store: filepath.Dir(v.Dirs[0]), State: t.TempDir(), Ship: config.Ship{Copies: 2}}}
 	must(t, os.Mkdir(filepath.Join(c.Cache.Store, "no-volume"), 0o755))
 
 	list, err := Status(t.Context(), c)
@@ -583,6 +589,9 @@ func TestCacheHost(t *testing.T) {
 	}
 	if rows[1].Copies != 2 || rows[1].Seq != 2 || rows[1].Volume != "projects" {
 		t.Errorf("%+v", rows[1])
+	}
+	if rows, err := a.Batches(t.Context(), "projects", 0, 2); err != nil || len(rows) != 2 || rows[0].Seq != 1 {
+		t.Errorf("at most two: %v %v", rows, err)
 	}
 	if rows, err := a.Batches(t.Context(), "projects", 3, 0); err != nil || len(rows) != 1 {
 		t.Errorf("%v %v", rows, err)
