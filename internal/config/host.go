@@ -20,9 +20,13 @@ func (c *Config) Check() error {
 	if p := c.Primary; p != nil {
 		d.directory("source", p.Source, "make it, or name the directory with the files")
 		d.directory("mount", p.Mount, "make it: mkdir "+p.Mount)
+		d.peerConfig(p.PeerConfig)
 	}
 	if c.Cache != nil {
 		d.directory("store", c.Cache.Store, "make it, with a directory for each account")
+	}
+	if c.Receive != nil {
+		d.directory("store", c.Receive.Store, "make it, with a directory for each account")
 	}
 	if c.Peer != nil {
 		d.directory("store", c.Peer.Store, "make it, with a directory for each account")
@@ -73,6 +77,21 @@ func (d *document) directory(key, path, fix string) {
 		d.fault(d.at[key], fix, "%s: %v", key, err)
 	case !st.IsDir():
 		d.fault(d.at[key], "name a directory", "%s: %s is not a directory", key, path)
+	}
+}
+
+// peerConfig looks at the file of the peer that runs beside the mount.
+func (d *document) peerConfig(path string) {
+	if path == "" {
+		return
+	}
+	c, err := Load(path)
+	var faults *Faults
+	switch {
+	case errors.As(err, &faults):
+		d.fault(d.at["peer_config"], "see `slipway config check -c "+path+"`", "peer_config: %s: %s", path, faults.Found[0].Message)
+	case c.Peer == nil:
+		d.fault(d.at["peer_config"], "name that of a replica peer, which has store: and peer:", "peer_config: %s is the configuration of a %s", path, c.Role())
 	}
 }
 

@@ -113,6 +113,46 @@ func TestCheckDeadMount(t *testing.T) {
 	}
 }
 
+// TestCheckPeerConfig: the file of the peer beside the mount is a peer's, and has no faults.
+func TestCheckPeerConfig(t *testing.T) {
+	for text, want := range map[string]string{
+		peerYAML: "", cacheYAML: "is the configuration of a cache host", "node: bravo\nzebra: 1\npeer: {}\n": "is missing", "": "no such file",
+	} {
+		c, dir := node(t)
+		c.Primary.PeerConfig = filepath.Join(dir, "peer.yml")
+		if text != "" {
+			if err := os.WriteFile(c.Primary.PeerConfig, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		err := c.Check()
+		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), "peer_config: "+c.Primary.PeerConfig) || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%.20q: want %q in: %v", text, want, err)
+		}
+		if err := c.CheckKeys(); err != nil {
+			t.Errorf("the volume is not mounted: %v", err)
+		}
+	}
+}
+
+// TestCheckReceiver: its store is looked at, as a cache host's.
+func TestCheckReceiver(t *testing.T) {
+	dir := t.TempDir()
+	c, err := Parse("r.yml", fmt.Appendf(nil, "node: vault1\nstore: %[1]s/store\nstate: %[1]s/state\nowners: {projects: [\"%[2]s\"]}\nreceive: {}\n", dir, publicKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Check(); err == nil || !strings.Contains(err.Error(), "r.yml:2:8: store: ") {
+		t.Error(err)
+	}
+	if err := os.Mkdir(dir+"/store", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Check(); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestCheckPins: without known_hosts one of the default files must be there.
 func TestCheckPins(t *testing.T) {
 	dir := t.TempDir()
