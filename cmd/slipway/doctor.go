@@ -2,10 +2,11 @@ package main
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"os"
 	"os/exec"
 
+	"github.com/dustin/go-humanize/english"
 	"github.com/spf13/cobra"
 
 	"slipway/internal/config"
@@ -54,7 +55,7 @@ changed since. Exit code 4: a host does not give back what was sealed, or nothin
 				return err
 			}
 			if n := doctor.Faults(list); n > 0 {
-				return &coded{exitFindings, fmt.Errorf("doctor: %d faults", n)}
+				return &coded{exitFindings, errors.New("doctor: " + english.Plural(n, "fault", ""))}
 			}
 			return nil
 		}),

@@ -43,6 +43,9 @@ func runDrill(cmd *cobra.Command, c *config.Config) error {
 	if o.Timeout, err = config.ParseDuration(text(cmd, "timeout")); err != nil {
 		return usagef("--timeout: %v", err)
 	}
+	if o.Timeout == 0 {
+		return usagef("--timeout: no host gives its sample back in no time")
+	}
 	if o.Files, err = cmd.Flags().GetInt("files"); err != nil || o.Files < 1 {
 		return usagef("--files: write a number from 1 on")
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dustin/go-humanize/english"
 	"github.com/spf13/cobra"
 
 	"slipway/internal/access"
@@ -241,5 +242,5 @@ func catCommand() *cobra.Command {
 
 // errFindings says that a verification found something; what it is has been printed.
 func errFindings(n int) error {
-	return &coded{exitFindings, fmt.Errorf("verify: %d findings", n)}
+	return &coded{exitFindings, errors.New("verify: " + english.Plural(n, "finding", ""))}
 }

@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 
+	"github.com/dustin/go-humanize/english"
+
 	"slipway/internal/config"
 	"slipway/internal/drill"
 )
@@ -24,7 +26,7 @@ func Drills(out io.Writer, list []drill.Result) error {
 		}
 		fmt.Fprintf(w, "%s  %s  volume %s", word, p.bold(r.Store), r.Volume)
 		if r.Batch > 0 {
-			fmt.Fprintf(w, ", batch %d: %d files, %s", r.Batch, r.Files, config.FormatSize(r.Bytes))
+			fmt.Fprintf(w, ", batch %d: %s, %s", r.Batch, english.Plural(int(r.Files), "file", ""), config.FormatSize(r.Bytes))
 		}
 		if r.Compared > 0 {
 			fmt.Fprintf(w, ", %d compared with the source", r.Compared)
