@@ -10,7 +10,6 @@ import (
 
 	"slipway/internal/config"
 	"slipway/internal/demote"
-	"slipway/internal/durable"
 )
 
 func demoteCommand() *cobra.Command {
@@ -67,7 +66,7 @@ func demoteVolume(cmd *cobra.Command, c *config.Config) error {
 		}
 	}
 	r, err := demote.Run(cmd.Context(), o)
-	if errors.Is(err, demote.ErrStillOwner) || errors.Is(err, durable.ErrLocked) {
+	if errors.Is(err, demote.ErrStillOwner) {
 		return &coded{exitLater, err}
 	}
 	if err != nil {

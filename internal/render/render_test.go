@@ -423,7 +423,20 @@ func TestNarrow(t *testing.T) {
 			}
 		}
 	}
-	text := wide(func(w io.Writer) error { return Status(w, status, time.Now()) })
+	beside := func(text string) bool {
+		for line := range strings.Lines(plain(text)) {
+			if strings.Contains(line, "cache1 (cache)") && strings.Contains(line, "vault1 (backup)") {
+				return true
+			}
+		}
+		return false
+	}
+	show := func(w io.Writer) error { return Status(w, status, time.Now()) }
+	var file strings.Builder
+	if err := show(&file); err != nil || !beside(wide(show)) || !beside(file.String()) || beside(narrow(show)) {
+		t.Errorf("the stores stand beside one another where there is room, and only there:\n%s\n%s", wide(show), narrow(show))
+	}
+	text := wide(show)
 	if !strings.Contains(text, "\x1b[31m") || !strings.Contains(plain(text), "sender: alpha sending batch 42, 3 of 7 shards, 1.0 MiB/s\n") || !strings.Contains(text, "2.0 MiB/s, about 5s") || !strings.Contains(text, "3 files, 10 MiB to go") {
 		t.Errorf("%q", text)
 	}
@@ -492,6 +505,68 @@ func TestSending(t *testing.T) {
 		"alpha failing":                     {Sender: control.SenderStatus{Node: "alpha", State: "failing", Trouble: "push: no route"}, Stores: []control.StoreStatus{{Error: "no route"}}},
 	} {
 		if got := sending(s); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// TestStoreCell: what is told of a store, and what of it there is to tell.
+func TestStoreCell(t *testing.T) {
+	spool := control.SpoolStatus{Bytes: 1024, Cap: 2048}
+	for want, st := range map[string]control.StoreStatus{
+		"c (cache)|batch 1|ok":                                   {Kind: "cache", State: "ok"},
+		"c (cache)|batch 1, 2 behind|5.0 MiB to go|waiting":      {Kind: "cache", State: "waiting", LagBatches: 2, LagBytes: 5 << 20},
+		"c (cache)|batch 1, 1 behind, 2s|3 files, 1.0 MiB to go": {Kind: "cache", LagBatches: 1, LagSeconds: 2, LagFiles: 3, LagBytes: 1 << 20},
+		"c (cache)|batch 1|1.0 MiB/s, about 5s|sending":          {Kind: "cache", State: "sending", Rate: 1 << 20, LagBytes: 5 << 20},
+		"c (cache)|batch 1|1.0 MiB/s|down":                       {Kind: "cache", State: "down", Rate: 1 << 20, LagBytes: 5 << 20},
+		"c (cache)|batch 1|1.0 MiB/s|waiting":                    {Kind: "cache", State: "waiting", Rate: 1 << 20, LagBytes: 5 << 20},
+		"c (cache)|batch 1|1.0 MiB/s":                            {Kind: "cache", Rate: 1 << 20},
+		"c (own)|batch 1|1.0 KiB of 2.0 KiB":                     {Kind: "own"},
+	} {
+		st.Name, st.Batch = "c", 1
+		if got := strings.Join(storeCell(st, spool), "|"); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	if got := strings.Join(storeCell(control.StoreStatus{Name: "c", Kind: "own"}, control.SpoolStatus{}), "|"); got != "c (own)|batch 0" {
+		t.Errorf("without a cap: %q", got)
+	}
+}
+
+// TestLine: the line for systemd names what is not as it should be.
+func TestLine(t *testing.T) {
+	for want, s := range map[string]control.Status{
+		"v: batch 7": {Stores: []control.StoreStatus{{Name: "c", State: "ok"}}},
+		"v: batch 7, 1 file pending, c waiting, 2 behind, d down, 0 behind, 1 warning": {
+			Pending: control.PendingStatus{Files: 1}, Stores: []control.StoreStatus{{Name: "c", State: "waiting", LagBatches: 2}, {Name: "d", State: "down"}}, Warnings: []string{"x"},
+		},
+	} {
+		s.Volume, s.HeadBatch = "v", 7
+		if got := Line([]control.Status{s}); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// TestExplainedLines: each line stands where there is something to say, and only there.
+func TestExplainedLines(t *testing.T) {
+	at, eta := time.Date(2026, 11, 23, 10, 0, 0, 0, time.Local), 90.0
+	for want, e := range map[string]control.Explained{
+		"path . (the volume's own directory)|stage pending":                                       {Stage: "pending"},
+		"path a|stage pending|since 2026-11-23 10:00:00|waiting for the window|expected in 1m30s": {Path: "a", Stage: "pending", Since: &at, WaitingFor: "waits for the window", ETASeconds: &eta},
+		"path a|stage sealed|batch 3|copies 0|in alpha|sealed 2026-11-23 10:00:00 alpha|below it not all is sealed: b|versions sealed: with --identity FILE they are listed": {
+			Path: "a", Stage: "sealed", Batch: 3, Stores: []string{"alpha"}, Since: &at, Below: "b", Reached: []control.Reached{{Stage: "sealed", At: at, Store: "alpha"}},
+		},
+	} {
+		var b strings.Builder
+		if err := Explained(&b, e); err != nil {
+			t.Error(err)
+		}
+		var lines []string
+		for line := range strings.Lines(b.String()) {
+			lines = append(lines, strings.Join(strings.Fields(line), " "))
+		}
+		if got := strings.Join(lines, "|"); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}

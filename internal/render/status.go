@@ -46,7 +46,7 @@ func Line(list []control.Status) string {
 			}
 		}
 		if n := len(s.Warnings); n > 0 {
-			text += fmt.Sprintf(", %d warnings", n)
+			text += ", " + english.Plural(n, "warning", "")
 		}
 		parts = append(parts, text)
 	}
