@@ -11,6 +11,7 @@ import (
 
 	"slipway/internal/config"
 	"slipway/internal/control"
+	"slipway/internal/offline"
 	"slipway/internal/render"
 	"slipway/internal/service"
 	"slipway/shipper"
@@ -83,11 +84,11 @@ func sayUnheard(cmd *cobra.Command, state string) {
 	if err != nil || daemon == control.Running {
 		return
 	}
-	age := "some time"
+	var at time.Time
 	if len(list) > 0 {
-		age = config.FormatDuration(time.Since(list[0].At))
+		at = list[0].At
 	}
-	cmd.PrintErrf("slipway: the daemon is %s: this is what it had noted, as of %s ago\n", daemon, age)
+	cmd.PrintErrf("slipway: the daemon is %s: this is what it had noted, as of %s ago\n", daemon, offline.Age(at))
 }
 
 // shipOnce ships what is due and shows on a terminal how much is left.
