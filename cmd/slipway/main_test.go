@@ -298,7 +298,12 @@ func (canned) Barrier(_ context.Context, b control.Barrier) (control.Barrier, er
 	return control.Barrier{Mark: "m", Sealed: true, Seq: 42, Stage: "cached", Copies: 1, Need: 2, Why: "vault1 is down"}, nil
 }
 
-func (canned) Do(context.Context, string, string) error { return nil }
+func (canned) Do(_ context.Context, verb, _ string) error {
+	if verb == "ship" {
+		return errors.New("busy shipping")
+	}
+	return nil
+}
 
 // TestExitCodes pins the code of every class of error.
 func TestExitCodes(t *testing.T) {
