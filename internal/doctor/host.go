@@ -179,7 +179,7 @@ func space(r *report, dir string) {
 	}
 	free, total := int64(st.Bavail)*st.Bsize, int64(st.Blocks)*st.Bsize
 	roomy(r, "space", dir, free, total)
-	if st.Files > 0 && st.Ffree < st.Files/20 {
+	if st.Ffree < st.Files/20 {
 		r.warn("space", "remove files, or make the file system with more inodes", "%s: %d of %d inodes are free", dir, st.Ffree, st.Files)
 	}
 }
@@ -187,9 +187,9 @@ func space(r *report, dir string) {
 func roomy(r *report, check, where string, free, total int64) {
 	text := fmt.Sprintf("%s: %s of %s free", where, config.FormatSize(free), config.FormatSize(total))
 	switch {
-	case total > 0 && free < total/100:
+	case free < total/100:
 		r.fault(check, "make room", "%s", text)
-	case total > 0 && free < total/10:
+	case free < total/10:
 		r.warn(check, "make room: a tenth should be free", "%s", text)
 	default:
 		r.ok(check, "%s", strings.TrimSpace(text))
