@@ -163,12 +163,11 @@ type slot struct {
 // slotsOf returns the batch files below a volume's directory from a number on, in order of number and epoch; limit 0: all. Their names are
 // enough, so that nothing is opened or looked at.
 func slotsOf(dir string, from uint64, limit int) (slots []slot, err error) {
-	root, err := os.OpenRoot(dir) // whoever writes there may put a link in the way
-	if err != nil {
-		return nil, err
+	// Whoever writes there may put a link in the way; WalkDir follows none but the first. (An os.Root looks at each file, which takes three times as long.)
+	if st, err := os.Lstat(filepath.Join(dir, "batches")); err == nil && !st.IsDir() {
+		return nil, nil
 	}
-	defer func() { _ = root.Close() }()
-	err = fs.WalkDir(root.FS(), "batches", func(name string, d fs.DirEntry, err error) error {
+	err = fs.WalkDir(os.DirFS(dir), "batches", func(name string, d fs.DirEntry, err error) error {
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			return nil
