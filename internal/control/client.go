@@ -60,7 +60,7 @@ func newClient(state string, patience, whole time.Duration) *Client {
 }
 
 // FindState tells whether the daemon of a state directory is Running, NotAnswering or Dead, from its answer to Status, and
-// returns that answer; in the other two cases what it last wrote, marked stale, if there is anything.
+// returns that answer; in the other two cases what it last wrote, marked stale, if there is anything that can be read.
 func FindState(ctx context.Context, state string) (daemon string, list []Status, err error) {
 	c, err := Dial(state)
 	if err == nil {
@@ -76,14 +76,11 @@ func FindState(ctx context.Context, state string) (daemon string, list []Status,
 	default:
 		return "", nil, err
 	}
-	list, err = LastStatus(state)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	}
+	list, _ = LastStatus(state)
 	for i := range list {
 		list[i].Stale, list[i].Daemon = true, daemon
 	}
-	return daemon, list, err
+	return daemon, list, nil
 }
 
 // LastStatus reads status.json; fs.ErrNotExist if no daemon ever wrote one.

@@ -96,6 +96,7 @@ type Volume struct {
 	daemon string          // control.Dead or control.NotAnswering
 	cat    *catalog.Reader // nil: nothing was ever sealed
 	last   control.Status  // of status.json; zero if there is none
+	unread error           // why status.json cannot be read
 	left   *leftout.Finder
 }
 
@@ -108,7 +109,7 @@ func Open(_ context.Context, p *config.Primary, daemon string) (*Volume, error) 
 	}
 	list, err := control.LastStatus(p.State)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+		v.unread = err
 	}
 	if len(list) > 0 {
 		v.last = list[0]
@@ -176,6 +177,9 @@ func (v *Volume) Status(context.Context) ([]control.Status, error) {
 	rows, err := v.pending()
 	if err != nil {
 		return nil, err
+	}
+	if v.unread != nil {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("how far the stores are is not known: %v; `slipway mount` writes it anew", v.unread))
 	}
 	s.Pending = count(rows, time.Now())
 	s.Stores = v.stores(s.HeadBatch, sealedAt)

@@ -476,6 +476,20 @@ func headOf(t *testing.T, cat *catalog.Catalog) (head uint64) {
 	return head
 }
 
+// TestDamagedLastStatus: without the daemon's last word everything else is told all the same.
+func TestDamagedLastStatus(t *testing.T) {
+	c := primary(t)
+	seal(t, c, journal.Position{})
+	must(t, os.WriteFile(control.StatusPath(c.State()), []byte("{"), 0o600))
+	list, err := Status(t.Context(), c)
+	if err != nil || len(list) != 1 || list[0].HeadBatch == 0 || !strings.Contains(strings.Join(list[0].Warnings, " "), "how far the stores are is not known") {
+		t.Errorf("%+v %v", list, err)
+	}
+	if rows, err := reach(t, c).Batches(t.Context(), "", 0, 0); err != nil || len(rows) == 0 {
+		t.Errorf("%v %v", rows, err)
+	}
+}
+
 func TestCorruptCatalog(t *testing.T) {
 	c := primary(t)
 	must(t, os.WriteFile(state.Dir(c.State()).Catalog(), []byte("rubbish"), 0o600))
