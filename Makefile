@@ -101,7 +101,7 @@ campaign-posix: ## the mount beside the bare file system: OPERATIONS (10^7) oper
 page: build ## clicks through the status page in Chromium, with BATCHES (0) sealed before, and takes the pictures of docs/
 	@tools/as-root.sh
 	@tools/deps.sh check page || tools/deps.sh install page
-	cd tools/page && $(GO) test -count=1 -v . -slipway $(CURDIR)/.build/slipway -pictures $(CURDIR)/docs -batches $${BATCHES:-0}
+	cd tools/page && $(GO) test -count=1 -timeout 60m -v . -slipway $(CURDIR)/.build/slipway -pictures $(CURDIR)/docs -batches $${BATCHES:-0}
 
 simulate: ## 2,000 random schedules of the sender over a simulated network
 	$(GO) test -count=1 -timeout 60m -run TestSimulation -v ./spooler/sender -schedules 2000 $(TESTFLAGS)
