@@ -11,9 +11,10 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// check is of a whole file, before bbolt opens it. bbolt trusts its pages. A page that leads to itself ends in a stack overflow and a damaged length in an allocation of any
-// size, neither of which Go can catch; so the page structure is checked first: who leads to whom,
-// what is free, and that every element lies inside its page. What the elements hold is covered by the records' checksums.
+// check is of a whole file, before bbolt opens it. bbolt trusts its pages. A page that leads to itself ends in a stack overflow
+// and a damaged length in an allocation of any size, neither of which Go can catch; so the page structure is checked first: who
+// leads to whom, what is free, and that every element lies inside its page. What the elements hold is covered by the records'
+// checksums.
 type check struct {
 	*pages
 	workers *errgroup.Group

@@ -23,21 +23,22 @@ import (
 // ErrNotHere says that a cache host's disk does not hold the answer.
 var ErrNotHere = errors.New("only a primary node can tell")
 
-// Host answers for a dead shipper or peer, from the store and the acks in it.
+// Host answers for a dead or silent shipper or peer, from the store and the acks in it.
 type Host struct {
 	node, role, name, store, state string
-	copies                         int // a cache host's own: how many backup hosts make a batch stored
+	copies                         int    // a cache host's own: how many backup hosts make a batch stored
+	daemon                         string // control.Dead or control.NotAnswering
 }
 
 // hostOf returns the host of a configuration that holds other nodes' volumes.
-func hostOf(c *config.Config) (*Host, bool) {
+func hostOf(c *config.Config, daemon string) (*Host, bool) {
 	switch {
 	case c.Cache != nil:
-		return &Host{c.Cache.Node, "cache", c.Cache.Name, c.Cache.Store, c.Cache.State, c.Cache.Ship.Copies}, true
+		return &Host{c.Cache.Node, "cache", c.Cache.Name, c.Cache.Store, c.Cache.State, c.Cache.Ship.Copies, daemon}, true
 	case c.Peer != nil:
-		return &Host{c.Peer.Node, "peer", c.Peer.Name, c.Peer.Store, c.Peer.State, 0}, true
+		return &Host{c.Peer.Node, "peer", c.Peer.Name, c.Peer.Store, c.Peer.State, 0, daemon}, true
 	case c.Receive != nil:
-		return &Host{c.Receive.Node, "receiver", c.Receive.Name, c.Receive.Store, c.Receive.State, 0}, true
+		return &Host{c.Receive.Node, "receiver", c.Receive.Name, c.Receive.Store, c.Receive.State, 0, daemon}, true
 	}
 	return nil, false
 }
@@ -74,7 +75,7 @@ func (h *Host) Status(ctx context.Context) ([]control.Status, error) {
 	err := h.each(ctx, func(volume string, s store.Store) error {
 		acks, err := ack.ReadAll(ctx, s)
 		st := last[volume]
-		st.Volume, st.Node, st.Role, st.Stale, st.Daemon = volume, h.node, h.role, true, control.Dead
+		st.Volume, st.Node, st.Role, st.Stale, st.Daemon = volume, h.node, h.role, true, h.daemon
 		if err != nil {
 			st.Warnings = append(st.Warnings, err.Error())
 		}

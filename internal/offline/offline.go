@@ -51,7 +51,7 @@ func Reach(ctx context.Context, c *config.Config) (*Reached, error) {
 	if errors.Is(err, control.ErrSilent) {
 		daemon = control.NotAnswering
 	}
-	if h, ok := hostOf(c); ok {
+	if h, ok := hostOf(c, daemon); ok {
 		r.Answers = h
 	} else {
 		v, err := Open(ctx, c.Primary, daemon)
@@ -332,19 +332,24 @@ func Status(ctx context.Context, c *config.Config) ([]control.Status, error) {
 	if err != nil || daemon == control.Running {
 		return list, err
 	}
-	if h, ok := hostOf(c); ok {
-		if daemon == control.NotAnswering {
+	told := len(list) > 0 // what it last wrote is better than nothing
+	if h, ok := hostOf(c, daemon); ok {
+		if told && daemon == control.NotAnswering {
 			return list, nil
 		}
 		return h.Status(ctx)
 	}
 	v, err := Open(ctx, c.Primary, daemon)
-	if err != nil && len(list) > 0 && (daemon == control.NotAnswering || errors.Is(err, catalog.ErrBusy)) {
-		return list, nil // it is there, and what it last wrote is better than nothing
+	if err != nil && told && (daemon == control.NotAnswering || errors.Is(err, catalog.ErrBusy)) {
+		return list, nil
 	}
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = v.Close() }()
-	return v.Status(ctx)
+	now, err := v.Status(ctx)
+	if told && errors.Is(err, catalog.ErrBusy) { // it commits all the time
+		return list, nil
+	}
+	return now, err
 }

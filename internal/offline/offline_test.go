@@ -526,6 +526,12 @@ func TestSilentHost(t *testing.T) {
 	if list, err := Status(t.Context(), c); err != nil || len(list) != 1 || list[0].HeadBatch != 7 || list[0].Daemon != control.NotAnswering {
 		t.Errorf("%+v %v", list, err)
 	}
+	// Where what it last wrote cannot be read, the store tells.
+	must(t, os.WriteFile(control.StatusPath(c.State()), []byte("{"), 0o600), os.Mkdir(filepath.Join(c.Cache.Store, "projects"), 0o755),
+		os.WriteFile(filepath.Join(c.Cache.Store, "projects", "volume.json"), []byte("{}"), 0o644))
+	if list, err := Status(t.Context(), c); err != nil || len(list) != 1 || list[0].Volume != "projects" || list[0].Daemon != control.NotAnswering {
+		t.Errorf("without its last word: %+v %v", list, err)
+	}
 }
 
 // TestOddState: a state directory that cannot be looked into is no sign of a dead daemon.
