@@ -108,7 +108,8 @@ func (l *List) stat(name string) (st unix.Stat_t, err error) {
 	if l.at == nil {
 		return st, cmp.Or(err, fs.ErrNotExist)
 	}
-	return st, unix.Fstatat(int(l.at.Fd()), base, &st, unix.AT_SYMLINK_NOFOLLOW)
+	err = unix.Fstatat(int(l.at.Fd()), base, &st, unix.AT_SYMLINK_NOFOLLOW)
+	return st, err
 }
 
 func (l *List) leave() {
